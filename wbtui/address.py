@@ -1,0 +1,80 @@
+"""One address string for command line, palette, clipboard and export: ``MODEL[@SAE[#FEATURE]]``.
+
+Split at the last ``#`` that is followed by digits only, then at the last ``@``. ``%40`` and ``%23`` (and ``%25``)
+escape ``@``, ``#`` and ``%`` inside a part. A path begins with ``/``, ``./``, ``../`` or ``~``. A Hub revision is
+``org/name:rev``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wbtui.errors import UsageError
+
+_FEATURE = re.compile(r"#([0-9]+)$", re.ASCII)
+_LIKE = "an address like demo@L3#120 (MODEL[@SAE[#FEATURE]])"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A place: a model, an SAE of it, a feature of that; each optional from the right."""
+
+    model: str
+    sae: str | None = None
+    feature: int | None = None
+
+    def __str__(self) -> str:
+        text = _escape(self.model)
+        if self.sae is not None:
+            text += "@" + _escape(self.sae)
+            if self.feature is not None:
+                text += f"#{self.feature}"
+        return text
+
+
+def parse_address(text: str) -> Address:
+    """Parse an address.
+
+    Raises:
+        UsageError: empty, a part missing, a feature without an SAE, or a bad escape.
+    """
+    whole = text.strip()
+    if not whole:
+        raise UsageError("an empty address", _LIKE)
+    if any(ord(c) < 32 or ord(c) == 127 for c in whole):
+        raise UsageError(f"address {whole!r} has control characters", _LIKE)
+    feature: int | None = None
+    rest = whole
+    match = _FEATURE.search(whole)
+    if match:
+        if len(match.group(1)) > 12:
+            raise UsageError(f"feature number {match.group(1)[:20]}…", "at most 12 digits")
+        feature = int(match.group(1))
+        rest = whole[: match.start()]
+    elif whole.endswith("#"):
+        raise UsageError(f"address {whole!r} ends in '#'", "a feature number after '#'")
+    model, at, sae = rest.rpartition("@")
+    if not at:
+        model, sae = rest, ""
+    if not model or (at and not sae):
+        raise UsageError(f"address {whole!r}: {'no SAE after @' if model else 'no model'}", _LIKE)
+    if feature is not None and not at:
+        raise UsageError(f"address {whole!r}: a feature without an SAE", _LIKE, "name the SAE: MODEL@SAE#FEATURE")
+    return Address(_unescape(model), _unescape(sae) if at else None, feature)
+
+
+def is_path(name: str) -> bool:
+    """Whether a model or SAE name is a path rather than a short name or a Hub id."""
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+
+
+def _escape(part: str) -> str:
+    return part.replace("%", "%25").replace("@", "%40").replace("#", "%23")
+
+
+def _unescape(part: str) -> str:
+    def one(match: re.Match[str]) -> str:
+        return {"40": "@", "23": "#", "25": "%"}.get(match.group(1), match.group(0))
+
+    return re.sub(r"%(40|23|25)", one, part)

@@ -1,0 +1,239 @@
+"""From a model, an SAE and a definition to the products that answer for them, with their keys.
+
+Everything needed for a key is read here with the standard library, so that the app and the command line find finished
+products without torch and without the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wbtui.catalog.architectures import architecture_of
+from wbtui.catalog.models import ModelInfo, read_json
+from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.catalog.tensors import site_tensors, tensor_files, tokens_tensors
+from wbtui.definitions import (
+    CHECK_NULLS,
+    DICTIONARY_NULLS,
+    METHOD_VERSIONS,
+    THRESHOLD_NULLS,
+    NullDefinition,
+    TokensDefinition,
+    to_json,
+)
+from wbtui.errors import WeightsError
+from wbtui.store.fingerprints import bytes_fingerprint, tensors_fingerprint
+from wbtui.store.keys import ProductSpec, slug
+from wbtui.tensorfile import read_header
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+MASK_SHARD_ROWS = 8192
+NULL_SHARD_ROWS = 512
+
+
+@dataclass(frozen=True)
+class TokensPlan:
+    """The products of E1 for one (model, SAE, definition)."""
+
+    model: ModelInfo
+    sae: SaeInfo
+    definition: TokensDefinition
+    vocab: ProductSpec
+    masks: dict[str, ProductSpec]
+    """Side -> mask product; both sides share one where the embeddings are tied; empty without a mask."""
+    tokens: ProductSpec
+    nulls: tuple[ProductSpec, ...]
+    """The nulls that set thresholds."""
+    checks: tuple[ProductSpec, ...]
+    """Fresh nulls of other seeds, and the sign-flip control: judged by the thresholds, never setting them."""
+
+    def all(self, checks: bool = True) -> list[ProductSpec]:
+        """Every product in an order in which each comes after what it needs, without doubles."""
+        out: dict[str, ProductSpec] = {}
+        wanted = [self.vocab, *self.masks.values(), *self.nulls, self.tokens, *(self.checks if checks else ())]
+        for spec in wanted:
+            out.setdefault(spec.relative, spec)
+        return list(out.values())
+
+
+def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, cache: Path) -> TokensPlan:
+    """Fingerprint what E1 uses and name its products.
+
+    Args:
+        model: from :func:`wbtui.catalog.models.find_model`.
+        sae: from :func:`wbtui.catalog.saes.find_sae`.
+        definition: the numbers asked for.
+        cache: the cache folder; only its fingerprint memo is written, and only if it can be.
+
+    Raises:
+        WeightsError: files missing, damaged or not fitting.
+    """
+    memo = cache / "fingerprints"
+    folder = Path(model.path)
+    where = str(folder)
+    arch = architecture_of(read_json(folder / "config.json", "a config.json"), where)
+    names = tensor_files(folder)
+    roles = tokens_tensors(names, arch, model.tied, where)
+    _check_shapes(model, names, roles)
+    norm_bias = roles["final_norm"].removesuffix("weight") + "bias"
+    logit_bias = roles["unembedding"].removesuffix("weight") + "bias"
+    used = [*roles.values(), *(n for n in (norm_bias, logit_bias) if n in names)]
+    model_print = _fingerprint(names, used, memo)
+    tokenizer = tokenizer_fingerprint(folder)
+
+    through = site_tensors(names, arch, sae.site, sae.layer, where)
+    sae_weights = Path(sae.path) / WEIGHTS
+    sae_header = read_header(sae_weights)
+    sae_identity: dict[str, Any] = {
+        "fingerprint": tensors_fingerprint({sae_weights: sorted(sae_header.tensors)}, memo),
+        "architecture": sae.architecture,
+        "site": sae.site,
+        "layer": sae.layer,
+        "conventions": sae.conventions,
+        "through": _fingerprint(names, through, memo) if through else "",
+    }
+
+    model_slug, sae_slug = slug(model.name, model_print), slug(sae.name, sae_identity["fingerprint"])
+    tensors = {"model": model_print, "tokenizer": tokenizer, "model_type": model.model_type}
+    body = to_json(definition)
+    del body["name"]
+
+    vocab = ProductSpec(
+        "vocab",
+        {
+            "analysis": "vocab",
+            "method_version": METHOD_VERSIONS["vocab"],
+            "tokenizer": tokenizer,
+            "d_vocab": model.d_vocab,
+        },
+        rows=0,
+        shard_rows=0,
+        model={"name": model.name, "path": model.path},
+        model_slug=model_slug,
+    )
+    masks: dict[str, ProductSpec] = {}
+    if definition.mask is not None:
+        for side, role in (("writes", "unembedding"), ("reads", "embedding")):
+            masks[side] = ProductSpec(
+                "mask",
+                {
+                    "analysis": "mask",
+                    "method_version": METHOD_VERSIONS["mask"],
+                    "matrix": _fingerprint(names, [roles[role]], memo),
+                    "mask": to_json(definition.mask),
+                },
+                rows=model.d_vocab,
+                shard_rows=MASK_SHARD_ROWS,
+                model={"name": model.name, "path": model.path, "role": role},
+                model_slug=model_slug,
+            )
+    needs = {
+        "name": model.name,
+        "path": model.path,
+        "vocab": vocab.relative,
+        "masks": {side: spec.relative for side, spec in masks.items()},
+    }
+    sae_place = {
+        "name": sae.name,
+        "path": sae.path,
+        "format": sae.format,
+        "architecture": sae.architecture,
+        "hook_name": sae.hook_name,
+        "layer": sae.layer,
+        "site": sae.site,
+        "d_in": sae.d_in,
+        "d_out": sae.d_out,
+        "d_sae": sae.d_sae,
+        "conventions": sae.conventions,
+        "model_name": sae.model_name,
+        "reader_layer": sae.reader_layer,
+    }
+
+    def null(definition_of_null: NullDefinition) -> ProductSpec:
+        with_sae = definition_of_null.kind in DICTIONARY_NULLS
+        return ProductSpec(
+            "null",
+            {
+                "analysis": "null",
+                "method_version": METHOD_VERSIONS["null"],
+                **tensors,
+                "sae": sae_identity if with_sae else None,
+                "definition": body,
+                "null": to_json(definition_of_null),
+            },
+            rows=definition_of_null.n,
+            shard_rows=NULL_SHARD_ROWS,
+            model=needs,
+            sae=sae_place if with_sae else None,
+            model_slug=model_slug,
+            sae_slug=sae_slug if with_sae else "",
+        )
+
+    tokens = ProductSpec(
+        "tokens",
+        {
+            "analysis": "tokens",
+            "method_version": METHOD_VERSIONS["tokens"],
+            **tensors,
+            "sae": sae_identity,
+            "definition": body,
+        },
+        rows=sae.d_sae,
+        shard_rows=256 if sae.d_sae <= 4096 else 512,
+        model=needs,
+        sae=sae_place,
+        model_slug=model_slug,
+        sae_slug=sae_slug,
+    )
+    return TokensPlan(
+        model=model,
+        sae=sae,
+        definition=definition,
+        vocab=vocab,
+        masks=masks,
+        tokens=tokens,
+        nulls=tuple(null(kind) for kind in THRESHOLD_NULLS),
+        checks=tuple(null(kind) for kind in CHECK_NULLS),
+    )
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """SHA-256 over the tokenizer's files that are there.
+
+    Raises:
+        WeightsError: none is there.
+    """
+    parts = {name: bytes_fingerprint(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+    if not parts:
+        raise WeightsError(f"{folder}: no tokenizer", "one of " + ", ".join(TOKENIZER_FILES))
+    if "tokenizer.json" in parts:  # the other files are then not read
+        return parts["tokenizer.json"]
+    return "+".join(parts[name][:16] for name in sorted(parts))
+
+
+def _fingerprint(names: dict[str, Path], used: list[str], memo: Path) -> str:
+    files: dict[Path, list[str]] = {}
+    for name in sorted(set(used)):
+        files.setdefault(names[name], []).append(name)
+    return tensors_fingerprint(files, memo)
+
+
+def _check_shapes(model: ModelInfo, names: dict[str, Path], roles: dict[str, str]) -> None:
+    """The tensors must have the sizes that the config says."""
+    want = {
+        "embedding": (model.d_vocab, model.d_model),
+        "unembedding": (model.d_vocab, model.d_model),
+        "final_norm": (model.d_model,),
+    }
+    for role, name in roles.items():
+        header = read_header(names[name])
+        entry = header.tensors.get(name)
+        if entry is None:
+            raise WeightsError(f"{names[name]}: no tensor {name}", "the tensor that the index names there")
+        if entry.shape != want[role]:
+            raise WeightsError(
+                f"{names[name]}: {name} has shape {list(entry.shape)}",
+                f"{list(want[role])} by config.json (vocab_size, hidden size)",
+            )

@@ -1,0 +1,124 @@
+"""The header of a safetensors file, read with the standard library and checked before anything is mapped.
+
+The file format: 8 bytes little-endian header length, that many bytes of JSON
+``{name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {str: str}}``, then the data.
+A file that is shorter than its header promises would kill a process that maps it (SIGBUS), so sizes are checked here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from wbtui.errors import WeightsError
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor's place in a file; ``begin`` and ``end`` count from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A checked header."""
+
+    path: Path
+    tensors: dict[str, TensorEntry]
+    metadata: dict[str, str]
+    data_start: int
+    size: int
+
+
+def read_header(path: Path | str) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Header: entries with absolute byte offsets.
+
+    Raises:
+        WeightsError: not there, truncated, not safetensors, overlapping or out-of-file tensors.
+    """
+    path = Path(path)
+    again = "copy or download the file again"
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            if len(prefix) < 8:
+                raise WeightsError(
+                    f"{path}: {size} bytes", "a safetensors file (8 bytes of header length first)", again
+                )
+            (length,) = struct.unpack("<Q", prefix)
+            if length > MAX_HEADER_BYTES or 8 + length > size:
+                raise WeightsError(
+                    f"{path}: header length {length} in a file of {size} bytes", "a complete safetensors file", again
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror or error}", "a readable safetensors file") from None
+    try:
+        table = json.loads(raw)
+        if not isinstance(table, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: header is not JSON ({error})", "a safetensors file", again) from None
+    metadata = table.pop("__metadata__", None) or {}
+    start = 8 + length
+    tensors: dict[str, TensorEntry] = {}
+    for name, item in table.items():
+        tensors[name] = _entry(path, name, item, start, size)
+    spans = sorted((t.begin, t.end, t.name) for t in tensors.values())
+    for (_, end, name), (begin, _, other) in itertools.pairwise(spans):
+        if begin < end:
+            raise WeightsError(f"{path}: tensors {name!r} and {other!r} overlap", "disjoint tensors", again)
+    if not isinstance(metadata, dict):
+        metadata = {}
+    return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, start, size)
+
+
+def _entry(path: Path, name: str, item: object, start: int, size: int) -> TensorEntry:
+    """One checked entry of the header."""
+    again = "copy or download the file again"
+    try:
+        assert isinstance(item, dict)
+        dtype = item["dtype"]
+        shape = tuple(item["shape"])
+        begin, end = item["data_offsets"]
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (*shape, begin, end))
+        assert whole and isinstance(dtype, str)
+    except (AssertionError, KeyError, TypeError, ValueError):
+        raise WeightsError(
+            f"{path}: malformed entry for tensor {name!r}", "dtype, shape, data_offsets", again
+        ) from None
+    if dtype not in ITEM_BYTES:
+        raise WeightsError(f"{path}: tensor {name!r} has dtype {dtype}", "one of " + ", ".join(ITEM_BYTES)) from None
+    want = math.prod(shape) * ITEM_BYTES[dtype]
+    if end - begin != want:
+        raise WeightsError(
+            f"{path}: tensor {name!r} spans {end - begin} bytes", f"{want} bytes for {dtype} {list(shape)}", again
+        )
+    if start + end > size:
+        raise WeightsError(
+            f"{path}: {size} bytes, but tensor {name!r} ends at byte {start + end}", "a complete file", again
+        )
+    return TensorEntry(name, dtype, shape, start + begin, start + end)
