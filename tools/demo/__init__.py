@@ -1,0 +1,1 @@
+"""Building blocks of the embedded demo: corpus, tokenizer, language model, SAEs, checks."""
