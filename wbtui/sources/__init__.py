@@ -1,0 +1,1 @@
+"""Where weights come from: only the named tensors, never a model instance."""

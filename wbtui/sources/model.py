@@ -1,0 +1,120 @@
+"""Both ends of a model: what the residual stream writes as logits, and what tokens write into the stream.
+
+The last hidden state ``x`` of a token becomes logits by ``norm(x) = x P / scale(x) * gain + bias`` and the unembedding,
+so up to a positive factor per token a direction ``d`` moves the logits by ``d P diag(gain) W_U`` (methods 3.1, 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from wbtui.catalog.architectures import embedding_multiplier
+from wbtui.errors import WeightsError
+from wbtui.sources.checkpoint import Checkpoint
+
+_SLICE = 8192
+
+
+@dataclass
+class OutputMap:
+    """From the residual stream to logits."""
+
+    tokens: torch.Tensor
+    """``[V, D]``, the rows of W_U transposed, in the checkpoint's dtype, mapped."""
+    gain: torch.Tensor
+    """``[D]`` float32, what the final norm multiplies by (``1 + w`` where the model computes that)."""
+    centre: bool
+    """LayerNorm: the mean over the width is subtracted first (P of methods 0)."""
+    final_norm_bias: torch.Tensor | None
+    """``[D]`` float32; a constant, dropped from what one feature writes (methods 3.2)."""
+    logit_bias: torch.Tensor | None
+    """``[V]`` float32; likewise."""
+
+
+@dataclass
+class InputMap:
+    """From tokens to the residual stream."""
+
+    tokens: torch.Tensor
+    """``[V, D]``, the rows of W_E, in the checkpoint's dtype, mapped."""
+    scale: float
+    """alpha, the model's embedding multiplier."""
+    centre: bool
+    """LayerNorm: every reader of the stream is blind to the all-ones component of these rows."""
+
+
+def output_map(ckpt: Checkpoint) -> OutputMap:
+    """The output end of a checkpoint.
+
+    A tied model's ``tokens`` are its embedding, the same mapped tensor as :func:`input_map` gives.
+
+    Raises:
+        WeightsError: a tensor is missing or does not fit the config; "tied" beside another unembedding.
+    """
+    arch, dims = ckpt.architecture, ckpt.dims
+    table = (dims.d_vocab, dims.d_model)
+    if dims.tied:
+        tokens = ckpt.tensor(arch.embedding, table)
+        if ckpt.has(arch.unembedding):
+            _check_tied(ckpt, tokens)
+    elif not ckpt.has(arch.unembedding):
+        raise WeightsError(
+            f"{ckpt.folder}: no tensor {arch.unembedding}, and the config says that embeddings are not tied",
+            f"{arch.unembedding} {list(table)}, or tie_word_embeddings true in config.json",
+        )
+    else:
+        tokens = ckpt.tensor(arch.unembedding, table)
+    return OutputMap(
+        tokens=tokens,
+        gain=norm_gain(ckpt, arch.final_norm),
+        centre=arch.norm == "layer",
+        final_norm_bias=_bias(ckpt, arch.final_norm, dims.d_model),
+        logit_bias=_bias(ckpt, arch.unembedding, dims.d_vocab),
+    )
+
+
+def input_map(ckpt: Checkpoint) -> InputMap:
+    """The input end of a checkpoint (learned positions are left out: they are no token's).
+
+    Raises:
+        WeightsError: the embedding is missing or does not fit the config.
+    """
+    arch, dims = ckpt.architecture, ckpt.dims
+    return InputMap(
+        tokens=ckpt.tensor(arch.embedding, (dims.d_vocab, dims.d_model)),
+        scale=embedding_multiplier(arch, dims.d_model),
+        centre=arch.norm == "layer",
+    )
+
+
+def norm_gain(ckpt: Checkpoint, name: str) -> torch.Tensor:
+    """A norm's effective gain ``[d_model]`` in float32: the weight, plus one where the model adds one (methods 3.1).
+
+    Raises:
+        WeightsError: no such tensor, or of another width.
+    """
+    weight = ckpt.tensor(name, (ckpt.dims.d_model,))
+    return weight.to(torch.float32, copy=True) + ckpt.architecture.gain_offset
+
+
+def _bias(ckpt: Checkpoint, weight_name: str, width: int) -> torch.Tensor | None:
+    """The bias beside a weight, in float32, where there is one."""
+    name = weight_name.removesuffix("weight") + "bias"
+    if not ckpt.has(name):
+        return None
+    return ckpt.tensor(name, (width,)).to(torch.float32, copy=True)
+
+
+def _check_tied(ckpt: Checkpoint, tokens: torch.Tensor) -> None:
+    """A checkpoint may repeat its tied matrix; if the two differ, config and weights contradict each other."""
+    name = ckpt.architecture.unembedding
+    other = ckpt.tensor(name, tuple(tokens.shape))
+    for start in range(0, len(tokens), _SLICE):
+        if not torch.equal(tokens[start : start + _SLICE], other[start : start + _SLICE]):
+            raise WeightsError(
+                f"{ckpt.folder}: {name} differs from the embedding, but the config says that they are tied",
+                "equal tensors, or tie_word_embeddings false in config.json",
+                "set tie_word_embeddings to false if the model was trained untied",
+            )

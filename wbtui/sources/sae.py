@@ -1,0 +1,190 @@
+"""SAEs read out of their files and mapped into the residual stream (methods 3.6), row slice by row slice.
+
+Files are read by ourselves (SAELens takes 8 s to import): ``W_enc [d_in, d_sae]`` and ``W_dec [d_sae, d_out]`` of
+``sae_weights.safetensors``. Gates, thresholds, biases and skips change when a feature fires, not its direction.
+
+Decoder rows are what a feature adds to the stream:
+
+* at ``resid_*``, ``attn_out``, ``mlp_out`` and for transcoders, ``d`` as it is (the last three sit behind the
+  post-norms of Gemma-2);
+* at ``hook_z``, ``sum_h d_h W_O^h diag(gain)``; at ``mlp_post``, ``d W_out diag(gain)``, with the gain of the norm
+  behind the sublayer where the model has one. That norm's 1/rms per token is left out: a direction is meant up to a
+  positive factor.
+
+Encoder rows are what the feature reads, as a covector on the raw stream:
+
+* on the stream, ``e = w_enc``; a ``layer_norm`` input convention centres its input, so ``e = P w_enc``;
+* of a transcoder behind the MLP norm, ``e = diag(gain) w_enc``, or ``w_enc`` if it was trained on the gain-free norm;
+* **in a LayerNorm model every encoder row is then centred, ``e P``**: each reader of such a stream subtracts the mean
+  over the width, so the all-ones component of a stream carries nothing, and SAEs trained on centred weights (gpt2
+  ``res-jb``) have an arbitrary component there, which would rank tokens by their means;
+* elsewhere (attention output, MLP output, heads, neurons) the encoder does not read the stream: reads are absent.
+
+Scaling conventions (decoder-norm folds, average norms) change no direction and are left alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.errors import UsageError, WeightsError
+from wbtui.sources.checkpoint import Checkpoint
+from wbtui.sources.mapped import mapped
+from wbtui.sources.model import norm_gain
+from wbtui.tensorfile import Header, TensorEntry, read_header
+
+_TILE = 128
+
+_OFF_STREAM = {
+    "attn_out": "the output of attention",
+    "mlp_out": "the output of the MLP",
+    "hook_z": "the attention heads' values",
+    "mlp_post": "the MLP's neurons",
+}
+
+
+class SaeSource:
+    """The directions of one SAE in the residual stream of its model.
+
+    Args:
+        info: from :mod:`wbtui.catalog.saes`.
+        ckpt: the model's checkpoint; only tensors that map directions are read (W_O, W_out, norm gains).
+
+    Attributes:
+        n: number of features.
+        reads_absent: None, or why there is no reads side, in words.
+
+    Raises:
+        WeightsError: weights missing or damaged, shapes that do not fit config or model, a hook that the model has not.
+    """
+
+    def __init__(self, info: SaeInfo, ckpt: Checkpoint) -> None:
+        self.info = info
+        self.n = info.d_sae
+        self._ckpt = ckpt
+        self._path = Path(info.path) / WEIGHTS
+        header = read_header(self._path)
+        self._check_fit()
+        self._decoder = self._entry(header, "W_dec", (info.d_sae, info.d_out))
+        self._tied = bool(info.conventions.get("tied_encoder", False))
+        self._encoder = None if self._tied else self._entry(header, "W_enc", (info.d_in, info.d_sae))
+        reads = info.conventions.get("reads")
+        if reads not in ("stream", "gained_norm", "plain_norm", "off_stream"):
+            raise WeightsError(f"{info.path}: the encoder reads {reads!r}", "conventions of parse_saelens_config")
+        self.reads_absent: str | None = None
+        if reads == "off_stream":
+            self.reads_absent = (
+                f"the encoder reads {_OFF_STREAM.get(info.site, info.site)} of layer {info.layer} "
+                f"({info.hook_name}), not the residual stream"
+            )
+        self._read_gain = None
+        if reads == "gained_norm":
+            self._read_gain = norm_gain(ckpt, ckpt.architecture.mlp_norm.format(l=info.layer))
+        self._write_map = self._write_matrix()
+
+    def decoder_rows(self, start: int, stop: int) -> torch.Tensor:
+        """What features write into the residual stream.
+
+        Args:
+            start, stop: feature range.
+
+        Returns:
+            Tensor: ``[stop - start, d_model]`` float32, a copy; rows are not normalised.
+        """
+        self._check_range(start, stop)
+        rows = mapped(self._path, self._decoder)[start:stop].to(torch.float32, copy=True)
+        return rows if self._write_map is None else _product(rows, self._write_map)
+
+    def encoder_rows(self, start: int, stop: int) -> torch.Tensor | None:
+        """What features read from the raw residual stream.
+
+        Args:
+            start, stop: feature range.
+
+        Returns:
+            Tensor | None: ``[stop - start, d_model]`` float32, a copy; None where the encoder is off the stream.
+        """
+        self._check_range(start, stop)
+        if self.reads_absent is not None:
+            return None
+        if self._encoder is None:
+            rows = mapped(self._path, self._decoder)[start:stop].to(torch.float32, copy=True)
+        else:
+            columns = mapped(self._path, self._encoder)[:, start:stop].to(torch.float32)
+            rows = columns.T.clone(memory_format=torch.contiguous_format)
+        if self.info.conventions.get("normalize_activations") == "layer_norm":
+            rows -= rows.mean(dim=1, keepdim=True)
+        if self._read_gain is not None:
+            rows *= self._read_gain
+        if self._ckpt.architecture.norm == "layer":
+            rows -= rows.mean(dim=1, keepdim=True)
+        return rows
+
+    def _write_matrix(self) -> torch.Tensor | None:
+        """``[d_in, d_model]`` float32 from the hook's basis into the stream; None where the decoder is in it."""
+        info, ckpt = self.info, self._ckpt
+        arch, dims = ckpt.architecture, ckpt.dims
+        if info.site == "hook_z":
+            name, width, post = arch.attention_out, dims.n_heads * dims.d_head, arch.post_attention_norm
+        elif info.site == "mlp_post":
+            name, width, post = arch.mlp_out, dims.d_mlp, arch.post_mlp_norm
+        else:
+            return None
+        name = name.format(l=info.layer)
+        shape = (width, dims.d_model) if arch.input_major else (dims.d_model, width)
+        weight = ckpt.tensor(name, shape).to(torch.float32, copy=True)
+        matrix = weight if arch.input_major else weight.T
+        if post is not None:
+            matrix = matrix * norm_gain(ckpt, post.format(l=info.layer))
+        return matrix.contiguous()
+
+    def _check_fit(self) -> None:
+        """Refuse an SAE whose widths or hook the model has not."""
+        info, dims = self.info, self._ckpt.dims
+        if not 0 <= info.layer < dims.n_layers:
+            raise WeightsError(f"{info.path}: layer {info.layer}", f"0 to {dims.n_layers - 1}, the model's layers")
+        want = {"hook_z": ("n_heads * d_head", dims.n_heads * dims.d_head), "mlp_post": ("d_mlp", dims.d_mlp)}
+        what, width = want.get(info.site, ("d_model", dims.d_model))
+        if info.d_in != width:
+            raise WeightsError(
+                f"{info.path}: d_in {info.d_in} at {info.hook_name}",
+                f"{width}, the {what} of {self._ckpt.folder}",
+                "this SAE belongs to another model",
+            )
+        if info.site not in want and info.d_out != dims.d_model:
+            raise WeightsError(
+                f"{info.path}: d_out {info.d_out}", f"{dims.d_model}, the d_model of {self._ckpt.folder}"
+            )
+        parallel = self._ckpt.architecture.parallel and self._ckpt.config.get("use_parallel_residual", True)
+        if info.site == "resid_mid" and parallel:
+            raise WeightsError(
+                f"{info.path}: hook {info.hook_name}", "a hook of this model: its attention and MLP run side by side"
+            )
+
+    def _entry(self, header: Header, name: str, shape: tuple[int, int]) -> TensorEntry:
+        entry = header.tensors.get(name)
+        if entry is None:
+            raise WeightsError(f"{self._path}: no tensor {name}", f"{name} {list(shape)} as SAELens saves it")
+        if entry.shape != shape:
+            raise WeightsError(
+                f"{self._path}: {name} has shape {list(entry.shape)}", f"{list(shape)} by cfg.json beside it"
+            )
+        return entry
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.n:
+            raise UsageError(f"features {start} to {stop}", f"a range in 0 to {self.n}")
+
+
+def _product(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """``rows @ matrix`` in tiles padded to a multiple of 8 rows: a row's bits do not depend on how many there are."""
+    out = torch.empty(len(rows), matrix.shape[1])
+    for start in range(0, len(rows), _TILE):
+        tile = rows[start : start + _TILE]
+        missing = -len(tile) % 8
+        padded = torch.nn.functional.pad(tile, (0, 0, 0, missing)) if missing else tile
+        out[start : start + len(tile)] = (padded @ matrix)[: len(tile)]
+    return out

@@ -1,0 +1,285 @@
+"""Token strings of a model, read once from its tokenizer and written to the store for everyone who has no tokenizer.
+
+``tokenizer.json`` is read as data. Two schemes are understood: byte-level (``Ġ``: each character stands for a byte) and
+Metaspace (``▁`` is a space, ``<0xE2>`` a byte). Anything else is refused. Without a ``tokenizer.json``, transformers
+converts what is there. Source: methods 3.3 (strings), 1.2 (``lev``, whole words).
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbtui import schema
+from wbtui.errors import WeightsError
+
+MAX_TOKENIZER_BYTES = 500_000_000
+PRIVATE_BYTE = 0xE000
+"""A byte that is no UTF-8 stands in ``norm`` as the private character ``U+E000 + byte``: one character each."""
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def _private(error: UnicodeError) -> tuple[str, int]:
+    """Decoding errors become private characters."""
+    assert isinstance(error, UnicodeDecodeError)
+    bad = error.object[error.start : error.end]
+    return "".join(chr(PRIVATE_BYTE + byte) for byte in bad), error.end
+
+
+codecs.register_error("wbtui-private", _private)
+
+
+@dataclass(frozen=True)
+class TokenString:
+    """One token."""
+
+    raw: bytes
+    """Its own bytes, a leading space included."""
+    special: bool
+    """A control token: its text is its name."""
+
+
+def read_vocabulary(model_folder: str | Path, d_vocab: int) -> dict[str, np.ndarray]:
+    """The columns of a ``vocab`` product.
+
+    Args:
+        model_folder: folder with ``tokenizer.json`` (or other tokenizer files).
+        d_vocab: rows of the model's token matrices; ids without a token are padding.
+
+    Returns:
+        dict: ``text_bytes`` u8 and ``text_offsets`` i64 ``[V + 1]`` (UTF-8 as a person reads it, leading space kept, a
+        byte that is no UTF-8 as ``\\xe2``; a padded id is ``#`` and its number); ``raw_bytes``, ``raw_offsets`` (the
+        token's own bytes; empty for padding); ``norm_bytes``, ``norm_offsets`` (for string similarity: leading spaces
+        stripped, NFKC, casefold, a lone byte as one private character); ``word`` i32 ``[V]`` (smallest id of the tokens
+        with an equal normalised string; padding and control tokens stand alone); ``flags`` u8 ``[V]``
+        (``schema.VOCAB_*``).
+
+    Raises:
+        WeightsError: no tokenizer, one that is not understood, or one with more tokens than the model.
+    """
+    tokens, where = _tokens(Path(model_folder))
+    return columns_of(tokens, d_vocab, where)
+
+
+def columns_of(tokens: dict[int, TokenString], d_vocab: int, where: str) -> dict[str, np.ndarray]:
+    """Columns from token bytes by id; see :func:`read_vocabulary`."""
+    beyond = sorted(i for i, t in tokens.items() if i >= d_vocab and not t.special)
+    if beyond:
+        raise WeightsError(
+            f"{where}: {len(beyond)} tokens from id {beyond[0]} on have no row in the model",
+            f"ids below {d_vocab}, the model's vocab_size",
+            "the tokenizer is of another model",
+        )
+    texts, raws, norms = [], [], []
+    flags = np.zeros(d_vocab, np.uint8)
+    word = np.arange(d_vocab, dtype=np.int32)
+    first: dict[str, int] = {}
+    for i in range(d_vocab):
+        token = tokens.get(i)
+        if token is None:
+            texts.append(f"#{i}".encode())
+            raws.append(b"")
+            norms.append(b"")
+            flags[i] = schema.VOCAB_PADDED
+            continue
+        text, norm, bits = _read(token.raw)
+        texts.append(text.encode("utf-8"))
+        raws.append(token.raw)
+        norms.append(norm.encode("utf-8"))
+        flags[i] = bits
+        if token.special:
+            flags[i] = bits & ~schema.VOCAB_WHOLE_WORD | schema.VOCAB_SPECIAL
+        else:
+            word[i] = first.setdefault(norm, i)
+    out: dict[str, np.ndarray] = {"word": word, "flags": flags}
+    for name, strings in (("text", texts), ("raw", raws), ("norm", norms)):
+        out[f"{name}_bytes"] = np.frombuffer(b"".join(strings), np.uint8).copy()
+        out[f"{name}_offsets"] = np.concatenate([[0], np.cumsum([len(s) for s in strings])]).astype(np.int64)
+    return out
+
+
+def _read(raw: bytes) -> tuple[str, str, int]:
+    """(text, normalised text, flags) of a token's bytes."""
+    bits = 0
+    try:
+        text = exact = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8", "backslashreplace")
+        exact = raw.decode("utf-8", "wbtui-private")
+        bits |= schema.VOCAB_PARTIAL_BYTES
+    bare = exact.lstrip(" ")
+    norm = unicodedata.normalize("NFKC", bare).casefold()
+    if exact.startswith(" "):
+        bits |= schema.VOCAB_LEADING_SPACE
+        if is_word(bare):
+            bits |= schema.VOCAB_WHOLE_WORD
+    return text, norm, bits
+
+
+def is_word(bare: str) -> bool:
+    """Letters only (with their combining marks), at least three letters (methods 1.2, ``word_share``)."""
+    letters = 0
+    for char in bare:
+        kind = unicodedata.category(char)[0]
+        if kind == "L":
+            letters += 1
+        elif kind != "M":
+            return False
+    return letters >= 3
+
+
+def _tokens(folder: Path) -> tuple[dict[int, TokenString], str]:
+    """Token bytes by id, and the file they came from."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            size = path.stat().st_size
+            if size > MAX_TOKENIZER_BYTES:
+                raise WeightsError(f"{path}: {size} bytes", f"a tokenizer of at most {MAX_TOKENIZER_BYTES} bytes")
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise WeightsError(f"{path}: {error.strerror or error}", "a readable tokenizer.json") from None
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{path}: not UTF-8 ({error.reason})", "a tokenizer.json") from None
+        return parse_tokenizer(text, str(path)), str(path)
+    return parse_tokenizer(_converted(folder), str(folder)), str(folder)
+
+
+def _converted(folder: Path) -> str:
+    """The ``tokenizer.json`` that transformers makes of older tokenizer files; nothing is downloaded or executed."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return str(tokenizer.backend_tokenizer.to_str())
+    except Exception as error:  # transformers raises whatever its converters raise
+        raise WeightsError(
+            f"{folder}: no tokenizer.json, and the other tokenizer files cannot be read ({error})",
+            "tokenizer.json",
+            "save the tokenizer with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        ) from None
+
+
+def parse_tokenizer(text: str, where: str) -> dict[int, TokenString]:
+    """Token bytes by id out of a ``tokenizer.json``.
+
+    Raises:
+        WeightsError: not JSON, malformed, or of a scheme that is not understood.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{where}: not JSON ({error})", "a tokenizer.json") from None
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict):
+        raise WeightsError(f"{where}: no model", "a tokenizer.json with a model")
+    scheme = _scheme(data, model, where)
+    ids: dict[int, str] = {}
+    for token, i in _vocab_items(model, where):
+        if i in ids:
+            raise WeightsError(f"{where}: tokens {ids[i]!r} and {token!r} share id {i}", "one token for each id")
+        ids[i] = token
+    byte_of = {char: byte for byte, char in enumerate(byte_characters())}
+    byte_tokens = bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback")
+    out = {i: TokenString(_bytes_of(token, scheme, byte_of, byte_tokens), False) for i, token in ids.items()}
+    for i, content, special in _added_items(data, where):
+        out[i] = TokenString(content.encode("utf-8", "surrogatepass"), special)
+    return out
+
+
+def _bytes_of(token: str, scheme: str, byte_of: dict[str, int], byte_tokens: bool) -> bytes:
+    """A vocabulary entry's own bytes."""
+    if scheme == "bytes":
+        if all(char in byte_of for char in token):
+            return bytes(byte_of[char] for char in token)
+        return token.encode("utf-8", "surrogatepass")  # as tokenizers decodes it
+    match = _BYTE_TOKEN.fullmatch(token) if byte_tokens else None
+    if match:
+        return bytes([int(match.group(1), 16)])
+    return token.replace("▁", " ").encode("utf-8", "surrogatepass")
+
+
+def byte_characters() -> list[str]:
+    """Byte -> the printable character that stands for it in byte-level vocabularies (GPT-2)."""
+    plain = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    extra = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(extra)) for byte in range(256)]
+
+
+def _scheme(data: dict[str, Any], model: dict[str, Any], where: str) -> str:
+    """``bytes`` or ``metaspace``, by the decoder, which defines what tokens mean as text."""
+    if model.get("type") not in (None, "BPE", "Unigram"):
+        raise WeightsError(f"{where}: tokenizer model {model.get('type')!r}", "BPE or Unigram")
+    if _decoder_has(data, "ByteLevel"):
+        return "bytes"
+    if _decoder_has(data, "Metaspace") or _replaces_metaspace(data):
+        return "metaspace"
+    raise WeightsError(
+        f"{where}: decoder {_kind(data.get('decoder'))!r}",
+        "ByteLevel, or Metaspace (▁), with or without byte fallback",
+        "what its tokens mean as text is not known here, and wbtui does not guess",
+    )
+
+
+def _parts(item: Any) -> list[dict[str, Any]]:
+    """A decoder and, if it is a sequence, its parts (one level, as tokenizers writes them)."""
+    if not isinstance(item, dict):
+        return []
+    inner = item.get("decoders")
+    return [item, *(part for part in inner if isinstance(part, dict))] if isinstance(inner, list) else [item]
+
+
+def _decoder_has(data: dict[str, Any], kind: str) -> bool:
+    return any(_kind(part) == kind for part in _parts(data.get("decoder")))
+
+
+def _replaces_metaspace(data: dict[str, Any]) -> bool:
+    """A ``Replace`` of ``▁`` by a space, as Llama's and Gemma's tokenizers have."""
+    return any(
+        _kind(part) == "Replace" and part.get("pattern") == {"String": "▁"} and part.get("content") == " "
+        for part in _parts(data.get("decoder"))
+    )
+
+
+def _kind(item: Any) -> Any:
+    return item.get("type") if isinstance(item, dict) else None
+
+
+def _vocab_items(model: dict[str, Any], where: str) -> list[tuple[str, int]]:
+    """(token, id) of BPE's object or Unigram's list."""
+    vocab = model.get("vocab")
+    if isinstance(vocab, dict):
+        pairs = list(vocab.items())
+    elif isinstance(vocab, list) and all(isinstance(e, list) and e and isinstance(e[0], str) for e in vocab):
+        pairs = [(entry[0], i) for i, entry in enumerate(vocab)]
+    else:
+        raise WeightsError(f"{where}: no vocab", "a vocabulary in the tokenizer's model")
+    for token, i in pairs:
+        _check_id(i, token, where)
+    return pairs
+
+
+def _added_items(data: dict[str, Any], where: str) -> list[tuple[int, str, bool]]:
+    added = data.get("added_tokens")
+    if added is None:
+        return []
+    out = []
+    for item in added if isinstance(added, list) else [None]:
+        if not isinstance(item, dict) or not isinstance(item.get("content"), str):
+            raise WeightsError(f"{where}: malformed added_tokens", "a list of objects with id, content, special")
+        _check_id(item.get("id"), item["content"], where)
+        out.append((item["id"], item["content"], item.get("special") is True))
+    return out
+
+
+def _check_id(i: Any, token: str, where: str) -> None:
+    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 1 << 31:
+        raise WeightsError(f"{where}: token {token[:40]!r} has id {i!r}", "a whole number")
