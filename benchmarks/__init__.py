@@ -1,0 +1,1 @@
+"""Speed and memory against the floor and against peers; never part of the tests."""

@@ -1,0 +1,220 @@
+"""E1 against the bare matrix product of the same shapes and dtype, at Gemma-2-2b's width and vocabulary.
+
+Random weights. Each measured run follows a run of the floor, and the ratio is the median of those pairs, because the
+floor itself moves on a shared machine; on one thread the ratio of CPU times is the one judged. Run with
+``python -m benchmarks.e1``; ``--json FILE`` (or ``-``) writes all numbers. Aim: ratio at most 1.3 for both signs of
+writes, everything computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+import numpy as np
+import torch
+
+from wbtui.analysis.features import feature_rows, instant_row, null_rows
+from wbtui.analysis.side import TokenTable, prepare_side
+from wbtui.analysis.streaming import TILE, TileBuffer
+from wbtui.analysis.tokens import token_rows
+from wbtui.definitions import TokensDefinition
+
+AIM = 1.3
+GEMMA_FEATURES = 16_384
+
+
+class PeakMemory:
+    """Highest resident size of this process inside the block above that at its start, in MB; None off Linux."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak_mb: float | None = None
+        self._start = self._highest = self._resident()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    @staticmethod
+    def _resident() -> int:
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            return 0
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self._highest = max(self._highest, self._resident())
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._start:
+            self.peak_mb = (self._highest - self._start) / 1e6
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def made_up_vocabulary(n: int) -> dict[str, object]:
+    """Strings, words and flags with the mix of a real vocabulary: three spellings a word."""
+    rng = np.random.default_rng(0)
+    letters = rng.integers(ord("a"), ord("z") + 1, size=(n, 8), dtype=np.uint8)
+    lengths = rng.integers(1, 9, size=n)
+    norms = [bytes(row[:k]).decode() for row, k in zip(letters, lengths, strict=True)]
+    word = (np.arange(n) // 3 * 3).astype(np.int32)
+    return {"norms": norms, "word": word, "whole_word": rng.random(n) < 0.6}
+
+
+def weights(n: int, dim: int) -> torch.Tensor:
+    """A bf16 token matrix ``[n, dim]``, filled in blocks."""
+    out = torch.empty((n, dim), dtype=torch.bfloat16)
+    rng = torch.Generator().manual_seed(0)
+    for a in range(0, n, 8192):
+        block = out[a : a + 8192]
+        block.copy_(torch.randn(block.shape, generator=rng) * 0.05)
+    return out
+
+
+def floor_run(directions: torch.Tensor, table: TokenTable, buffer: TileBuffer) -> None:
+    """The bare product: whole vocabulary per tile, into one reused buffer."""
+    for a in range(0, len(directions), TILE):
+        block = directions[a : a + TILE]
+        torch.mm(block, table.rows.T, out=buffer.get("scores", len(block), table.n_tokens))
+
+
+def paired(run: Callable[[], object], floor: Callable[[], object], repeat: int) -> dict[str, float]:
+    """Medians of a run, of the floor before it, and of their ratio: wall time, and CPU time, which neighbours cannot
+    steal (comparable on one thread only: waiting threads spin)."""
+    pairs, cpu = [], []
+    for _ in range(repeat):
+        start = time.process_time()
+        floor_s = timed(floor)
+        middle = time.process_time()
+        pairs.append((floor_s, timed(run)))
+        cpu.append((time.process_time() - middle) / (middle - start))
+    return {
+        "cpu_ratio": statistics.median(cpu),
+        "floor_s": statistics.median(f for f, _ in pairs),
+        "run_s": statistics.median(r for _, r in pairs),
+        "ratio": statistics.median(r / f for f, r in pairs),
+    }
+
+
+def lone(run: Callable[[], object], one_pass: Callable[[], object], repeat: int) -> dict[str, float]:
+    """Milliseconds of a lone feature, and as a ratio to reading the token matrix once."""
+    run()
+    pairs = [(timed(one_pass), timed(run)) for _ in range(repeat)]
+    times = sorted(r for _, r in pairs)
+    return {
+        "median_ms": 1e3 * statistics.median(times),
+        "p95_ms": 1e3 * times[min(len(times) - 1, round(0.95 * (len(times) - 1)))],
+        "pass_ms": 1e3 * statistics.median(p for p, _ in pairs),
+        "ratio": statistics.median(r / p for p, r in pairs),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--d-model", type=int, default=2304)
+    parser.add_argument("--vocab", type=int, default=256_000)
+    parser.add_argument("--features", type=int, default=256, help="at most 512 are asked for by the protocol")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--masked", type=float, default=0.02, help="share of tokens that the mask drops")
+    parser.add_argument("--json", help="file for all numbers, - for standard output")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+
+    vocab = made_up_vocabulary(args.vocab)
+    keep = np.random.default_rng(1).random(args.vocab) >= args.masked
+    source = weights(args.vocab, args.d_model)
+    shared: dict[str, Any] = {"keep": keep, "definition": TokensDefinition(), **vocab}
+    start = time.perf_counter()
+    writes = prepare_side(source, centre_values=False, **shared)
+    prepare_s = time.perf_counter() - start
+    lazy = prepare_side(source, centre_values=False, lazy=True, **shared)
+    scale = args.d_model**0.5
+    reads, lazy_reads = (t.shared(scale=scale, centre_values=True) for t in (writes, lazy))
+    rng = torch.Generator().manual_seed(2)
+    d, e = (torch.randn((args.features, args.d_model), generator=rng) for _ in range(2))
+    gain = torch.rand(args.d_model, generator=rng) + 0.5
+    norm = {"gain": gain, "centre": False}
+
+    buffer = TileBuffer()
+    with PeakMemory() as memory:
+        token_rows(d[:TILE], writes, buffer=buffer)
+    both_signs = paired(lambda: token_rows(d, writes, buffer=buffer), lambda: floor_run(d, writes, buffer), args.repeat)
+
+    def two_floors() -> None:
+        floor_run(d, writes, buffer)
+        floor_run(e, reads, buffer)
+
+    whole = paired(
+        lambda: feature_rows(d, e, writes, reads, buffer=buffer, **norm),
+        two_floors,
+        args.repeat,
+    )
+    null = paired(
+        lambda: null_rows(d, e, writes, reads, buffer=buffer, **norm),
+        two_floors,
+        1,
+    )
+    one_pass = lambda: source.view(torch.int16).amax()  # noqa: E731
+    cold = timed(lambda: instant_row(d[0], e[0], lazy, lazy_reads, buffer=buffer, **norm))
+    single = lone(
+        lambda: instant_row(d[1], e[1], lazy, lazy_reads, buffer=buffer, **norm), one_pass, max(5, args.repeat)
+    )
+    flop = 2.0 * args.features * args.vocab * args.d_model
+    result = {
+        "shape": vars(args) | {"tile": TILE, "dtype": "float32", "torch": torch.__version__},
+        "prepare_s": prepare_s,
+        "writes_both_signs": both_signs | {"floor_gflops": flop / both_signs["floor_s"] / 1e9, "aim": AIM},
+        "features_both_sides": whole | {"floor_gflops": 2 * flop / whole["floor_s"] / 1e9},
+        "null_both_sides": null,
+        "peak_mb_above_weights": memory.peak_mb,
+        "tile_mb": 4 * TILE * args.vocab / 1e6,
+        "lone_feature_tied_bf16": single | {"cold_ms": 1e3 * cold},
+    }
+    whole_s = both_signs["run_s"] * GEMMA_FEATURES / args.features
+    judged = both_signs["cpu_ratio"] if args.threads == 1 else both_signs["ratio"]
+    met = "met" if judged <= AIM else "MISSED"
+    lines = [
+        f"E1, D {args.d_model}, V {args.vocab}, {args.features} features, {args.threads} threads, fp32, "
+        f"medians of {args.repeat} pairs",
+        f"writes, both signs, everything: {both_signs['ratio']:.2f} x the product (CPU time "
+        f"{both_signs['cpu_ratio']:.2f}; aim {AIM}: {met}); product "
+        f"{flop / both_signs['floor_s'] / 1e9:.0f} GFLOP/s; {GEMMA_FEATURES} features: {whole_s:.0f} s "
+        f"(x {GEMMA_FEATURES / args.features:.0f})",
+        f"both sides: {whole['ratio']:.2f} x their two products (CPU time {whole['cpu_ratio']:.2f}); "
+        f"a null: {null['ratio']:.2f} x (CPU time {null['cpu_ratio']:.2f})",
+        f"peak above weights: {memory.peak_mb or float('nan'):.0f} MB, of which the tile {result['tile_mb']:.0f} MB",
+        f"a lone feature, both sides, tied bf16: {single['median_ms']:.0f} ms (p95 {single['p95_ms']:.0f}, first "
+        f"{1e3 * cold:.0f}) = {single['ratio']:.1f} x reading the matrix once ({single['pass_ms']:.0f} ms)",
+        f"preparing the token table: {prepare_s:.1f} s",
+    ]
+    print("\n".join(lines), file=sys.stderr if args.json == "-" else sys.stdout)
+    if args.json == "-":
+        print(json.dumps(result, indent=2))
+    elif args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

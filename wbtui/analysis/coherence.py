@@ -1,0 +1,108 @@
+"""How far the top tokens of a feature belong together: spelling, embedding, words (methods 1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+from torch import Tensor
+
+_ELEMENTS = 1 << 20
+"""fp64 elements of gathered token rows held at once."""
+
+
+def string_array(strings: Sequence[str]) -> np.ndarray:
+    """Strings as an object array ``[V]``, so that lists of them can be taken by ids."""
+    out = np.empty(len(strings), dtype=object)
+    out[:] = list(strings)
+    return out
+
+
+def levenshtein(ids: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Mean normalised Levenshtein similarity over the pairs of each row's tokens.
+
+    ``1 - lev(a, b) / max(len a, len b)``; a pair with an empty string scores 0.
+
+    Args:
+        ids: ``[n, k]`` token ids.
+        norms: object array ``[V]`` of normalised strings.
+
+    Returns:
+        fp64 ``[n]``; NaN where ``k < 2``.
+    """
+    n, k = ids.shape
+    if k < 2 or n == 0:
+        return np.full(n, np.nan)
+    strings = norms[ids]
+    first, second = np.triu_indices(k, 1)
+    a, b = strings[:, first].ravel().tolist(), strings[:, second].ravel().tolist()
+    scores = cpdist(a, b, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
+    # rapidfuzz calls two empty strings equal; one empty string scores 0 by the formula itself.
+    empty = (strings == "")[:, first].ravel()
+    scores[empty] = 0.0
+    return np.asarray(scores.reshape(n, -1).mean(1), dtype=np.float64)
+
+
+def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
+    """Mean pairwise cosine of each list's token rows, centred. A zero row has cosine 0 with everything.
+
+    Args:
+        rows: ``[V, D]``, any float dtype.
+        positions: ``[n, k]`` rows of each list.
+        centre: ``[D]`` fp64, subtracted from every row.
+
+    Returns:
+        fp64 ``[n]``; NaN where ``k < 2``.
+    """
+    n, k = positions.shape
+    out = torch.full((n,), float("nan"), dtype=torch.float64, device=rows.device)
+    if k < 2:
+        return out
+    step = max(1, _ELEMENTS // (k * rows.shape[1]))
+    for a in range(0, n, step):
+        unit = rows[positions[a : a + step]].double() - centre
+        norm = torch.linalg.vector_norm(unit, dim=2, keepdim=True)
+        unit /= torch.where(norm > 0, norm, 1.0)
+        own = (norm[:, :, 0] > 0).double().sum(1)
+        out[a : a + step] = (unit.sum(1).square().sum(1) - own) / (k * (k - 1))
+    return out
+
+
+def centred_norms(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
+    """``|rows[p] - centre|`` for each position: fp64, the shape of ``positions``."""
+    flat = positions.flatten()
+    out = torch.empty(len(flat), dtype=torch.float64, device=rows.device)
+    step = max(1, _ELEMENTS // rows.shape[1])
+    for a in range(0, len(flat), step):
+        out[a : a + step] = torch.linalg.vector_norm(rows[flat[a : a + step]].double() - centre, dim=1)
+    return out.view(positions.shape)
+
+
+def distinct_words(ids: np.ndarray, word: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where in each best-first list the first ``k`` distinct words stand.
+
+    Args:
+        ids: ``[n, m]`` token ids, best first.
+        word: ``[V]`` word id of each token; tokens that differ only by space, case or width share one.
+
+    Returns:
+        places ``[n, k]`` (column of ``ids``, -1 past the end) and the number of distinct words ``[n]``.
+    """
+    n, m = ids.shape
+    words = word[ids]
+    order = np.argsort(words, axis=1, kind="stable")
+    ordered = np.take_along_axis(words, order, axis=1)
+    leads = np.ones((n, m), dtype=bool)
+    leads[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.empty_like(leads)
+    # The sort is stable, so the lead of a group is its best-scoring token.
+    np.put_along_axis(first, order, leads, axis=1)
+    rank = np.cumsum(first, axis=1)
+    count = rank[:, -1] if m else np.zeros(n, dtype=np.int64)
+    places = np.full((n, k), -1, dtype=np.int64)
+    row, column = np.nonzero(first & (rank <= k))
+    places[row, rank[row, column] - 1] = column
+    return places, np.minimum(count, k)

@@ -1,0 +1,212 @@
+"""One side's token matrix and all that its reductions need, prepared once for many tiles.
+
+Kept tokens stand first in ascending id, masked ones behind them. A tile's scores then fall into a contiguous kept part,
+which the statistics read, and a masked part, which only ``n_masked_above`` and the best masked token read; equal scores
+resolve by column exactly as they do by id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wbtui.analysis.coherence import string_array
+from wbtui.analysis.streaming import Stop, poll
+from wbtui.definitions import TokensDefinition
+from wbtui.errors import WeightsError, WorkError
+
+_ROWS = 512
+"""Token rows converted or summed at once."""
+
+
+@dataclass
+class _Centre:
+    """The mean row of the kept tokens, shared by tables over the same matrix; computed on first need."""
+
+    value: Tensor | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _require_finite(total: Tensor) -> None:
+    if not bool(torch.isfinite(total).all()):
+        raise WeightsError("the token matrix holds NaN or infinite values", "finite weights")
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """One side's token matrix.
+
+    Attributes:
+        rows: ``[V, D]``; fp32 in the order of ``ids``, or (lazy) the given tensor in its own order and dtype.
+        ids: ``[V]`` int64: token id of each column of a tile, kept ones first.
+        n_kept: how many columns are kept, V'.
+        lazy: rows are in token order and promoted slice by slice; columns are put in order after the product.
+        scale: factor on every score (the embedding multiplier).
+        centre_values: subtract the kept tokens' mean score from every value.
+        word, whole_word, norms: ``[V]`` by token id.
+        n_words: distinct words among the kept tokens.
+    """
+
+    rows: Tensor
+    ids: Tensor
+    n_kept: int
+    lazy: bool
+    scale: float
+    centre_values: bool
+    word: np.ndarray
+    whole_word: np.ndarray
+    norms: np.ndarray
+    n_words: int
+    definition: TokensDefinition
+    _position: Tensor
+    _centre: _Centre
+
+    @property
+    def n_tokens(self) -> int:
+        """V."""
+        return int(self.rows.shape[0])
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.rows.shape[1])
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a product with ``rows`` already has the columns in the order of ``ids``."""
+        return not self.lazy or self.n_kept == self.n_tokens
+
+    def positions(self, ids: Tensor) -> Tensor:
+        """Rows of ``rows`` that hold the tokens ``ids``."""
+        return ids if self.lazy else self._position[ids]
+
+    def kept_weights(self) -> Tensor:
+        """1.0 for the rows of ``rows`` that are kept: ``[V]`` fp32."""
+        weights = torch.zeros(self.n_tokens, dtype=torch.float32, device=self.rows.device)
+        weights[self.positions(self.ids[: self.n_kept])] = 1.0
+        return weights
+
+    @property
+    def has_centre(self) -> bool:
+        """Whether :meth:`centre` costs nothing."""
+        return self._centre.value is not None
+
+    def set_centre(self, total: Tensor) -> None:
+        """Take the mean row from the sum ``[D]`` of the kept rows, as a lazy product gathers it on its way.
+
+        Raises:
+            WeightsError: the sum is not finite, so a kept row is not.
+        """
+        _require_finite(total)
+        self._centre.value = total / self.n_kept
+
+    def centre(self, stop: Stop | None = None) -> Tensor:
+        """``c``: the mean row of the kept tokens, ``[D]`` fp64, without ``scale``.
+
+        Raises:
+            WeightsError: the token matrix holds a value that is not finite.
+            Cancelled: the stop flag went up.
+        """
+        with self._centre.lock:
+            if self._centre.value is None:
+                weights = self.kept_weights().double()
+                total = torch.zeros(self.width, dtype=torch.float64, device=self.rows.device)
+                plain = torch.zeros_like(total)
+                for a in range(0, self.n_tokens, _ROWS):
+                    poll(stop)
+                    part = self.rows[a : a + _ROWS].double()
+                    total += weights[a : a + _ROWS] @ part
+                    plain += part.sum(0)
+                _require_finite(plain)
+                self._centre.value = total / self.n_kept
+            return self._centre.value
+
+    def shared(self, *, scale: float, centre_values: bool) -> TokenTable:
+        """The other side of a tied model: the same rows in memory, other values."""
+        return dataclasses.replace(self, scale=scale, centre_values=centre_values)
+
+
+def prepare_side(
+    tokens: Tensor,
+    *,
+    scale: float = 1.0,
+    centre_values: bool,
+    keep: np.ndarray | None,
+    word: np.ndarray,
+    whole_word: np.ndarray,
+    norms: Sequence[str] | np.ndarray,
+    definition: TokensDefinition,
+    device: torch.device | str | None = None,
+    lazy: bool = False,
+    stop: Stop | None = None,
+) -> TokenTable:
+    """Prepare one side's token matrix.
+
+    Args:
+        tokens: ``[V, D]``, one row a token: rows of ``W_E`` (reads), columns of ``W_U`` (writes).
+        scale: factor on every score, the embedding multiplier on the reads side.
+        centre_values: whether values are of centred tokens (ranks, z and entropy are the same either way).
+        keep: bool ``[V]``, False for masked tokens; None keeps all.
+        word: int ``[V]``; tokens with equal ids are spellings of one word.
+        whole_word: bool ``[V]``.
+        norms: ``[V]`` normalised strings.
+        device: where to compute; the tensor's own by default.
+        lazy: make no fp32 copy: rows stay as they are and are promoted slice by slice (a lone feature).
+
+    Returns:
+        The table. An fp32 matrix in which nothing is masked is used as it is, without a copy.
+
+    Raises:
+        WeightsError: shapes do not fit, or a value is not finite (checked at once unless lazy).
+        WorkError: no token is kept.
+        Cancelled: the stop flag went up.
+    """
+    if tokens.ndim != 2:
+        raise WeightsError(f"a token matrix of shape {tuple(tokens.shape)}", "[d_vocab, d_model]")
+    n = tokens.shape[0]
+    for name, column in (("word", word), ("whole_word", whole_word), ("norms", norms), ("keep", keep)):
+        if column is not None and len(column) != n:
+            raise WeightsError(f"vocabulary column {name} has {len(column)} entries", f"{n}, one per token row")
+    target = torch.device(device) if device is not None else tokens.device
+    kept = np.ones(n, dtype=bool) if keep is None else np.asarray(keep, dtype=bool)
+    n_kept = int(kept.sum())
+    if n_kept == 0:
+        raise WorkError("the token mask drops every token", "at least one kept token", "raise the mask's cut or count")
+    ids = torch.from_numpy(np.concatenate([np.flatnonzero(kept), np.flatnonzero(~kept)]))
+    position = torch.empty_like(ids)
+    position[ids] = torch.arange(n)
+    if lazy:
+        rows = tokens.to(target)
+    elif n_kept == n and tokens.dtype == torch.float32:
+        rows = tokens.to(target).contiguous()
+    else:
+        rows = torch.empty(tokens.shape, dtype=torch.float32, device=target)
+        source = ids.to(tokens.device)
+        for a in range(0, n, _ROWS):
+            poll(stop)
+            rows[a : a + _ROWS] = tokens[source[a : a + _ROWS]]
+    word = np.asarray(word)
+    table = TokenTable(
+        rows=rows,
+        ids=ids.to(target),
+        n_kept=n_kept,
+        lazy=lazy,
+        scale=float(scale),
+        centre_values=centre_values,
+        word=word,
+        whole_word=np.asarray(whole_word, dtype=bool),
+        norms=norms if isinstance(norms, np.ndarray) and norms.dtype == object else string_array(list(norms)),
+        n_words=len(np.unique(word[kept])),
+        definition=definition,
+        _position=position.to(target),
+        _centre=_Centre(),
+    )
+    if not lazy:
+        table.centre(stop)
+    return table

@@ -1,0 +1,242 @@
+"""The tiled product and its fused reductions: directions times tokens, one tile of rows at a time, nothing dense kept.
+
+A tile is up to 128 directions times the whole vocabulary in one reused buffer. The product runs in slices of at most
+4,096 tokens with the stop flag polled between them, which is what lets a running shard be stopped within 100 ms. A
+product's last digits depend on the number of rows below 8 and on slices narrower than a few columns, so tiles are
+padded to a multiple of 8 rows and slices are of balanced width: sliced and whole products then agree bit for bit.
+
+Reductions read the finished tile in chunks of fixed width through a small scratch (fp32 within a chunk, fp64 across),
+so they need no full-size temporary and do not depend on the tile's height. Sources: methods 1.2, speed.md b.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wbtui.errors import Cancelled
+
+Stop = Callable[[], bool]
+
+TILE = 128
+SLICE = 4096
+LAZY_ELEMENTS = 1 << 21
+"""Elements promoted to fp32 at once: the slice stays in a shared cache until the product has read it."""
+CHUNK = 2048
+CHUNK_DEVICE = 65_536
+"""Columns in a chunk: on a CPU two scratches of 128 rows stay in the core's cache; a GPU wants few, large kernels."""
+
+
+def poll(stop: Stop | None) -> None:
+    """Raise :class:`~wbtui.errors.Cancelled` when the stop flag is up."""
+    if stop is not None and stop():
+        raise Cancelled("the computation was stopped")
+
+
+def padded(rows: int) -> int:
+    """The height of the tile that holds ``rows`` rows: the next multiple of 8."""
+    return -(-rows // 8) * 8
+
+
+def slices(n: int, width: int = SLICE) -> list[tuple[int, int]]:
+    """Balanced ranges of at most ``width`` (a multiple of 64) over ``n`` columns, cut at multiples of 64.
+
+    Balanced, so that the last is no sliver: a product of a few columns takes another kernel, with other last digits.
+    """
+    count = -(-n // width)
+    cuts = [round(n * i / (count * 64)) * 64 for i in range(count)] + [n]
+    return list(itertools.pairwise(cuts))
+
+
+class TileBuffer:
+    """The memory of one running tile, kept between tiles and calls (filling fresh pages costs five times as much).
+
+    One buffer serves one thread.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._flat: dict[str, Tensor] = {}
+
+    def get(self, name: str, rows: int, columns: int) -> Tensor:
+        """An uninitialised fp32 view ``[rows, columns]``, contiguous, over memory that grows and never shrinks."""
+        need = rows * columns
+        flat = self._flat.get(name)
+        if flat is None or flat.numel() < need:
+            flat = self._flat[name] = torch.empty(need, dtype=torch.float32, device=self.device)
+        return flat[:need].view(rows, columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(4 * flat.numel() for flat in self._flat.values())
+
+
+def product(
+    directions: Tensor,
+    tokens: Tensor,
+    out: Tensor,
+    buffer: TileBuffer,
+    *,
+    stop: Stop | None = None,
+    width: int = SLICE,
+    column_sum: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """``out[:, v] = directions @ tokens[v]`` in vocabulary slices.
+
+    Args:
+        directions: ``[t, D]`` fp32; ``t`` a multiple of 8 where digits must not depend on the company.
+        tokens: ``[V, D]``; other dtypes than fp32 are promoted slice by slice, never as a whole.
+        out: ``[t, V]`` fp32, written in place.
+        buffer: scratch for promoted slices.
+        stop: polled before each slice.
+        width: slice width.
+        column_sum: ``(weights [V] fp32, total [D] fp64)``: ``total += weights @ tokens`` on the way, while a slice is
+            in the cache.
+
+    Raises:
+        Cancelled: the stop flag went up.
+    """
+    plain = tokens.dtype == torch.float32
+    dim = tokens.shape[1]
+    if not plain:
+        width = min(width, max(64, LAZY_ELEMENTS // dim // 64 * 64))
+    for a, b in slices(tokens.shape[0], width):
+        poll(stop)
+        part = tokens[a:b] if plain else buffer.get("promoted", b - a, dim).copy_(tokens[a:b])
+        torch.mm(directions, part.T, out=out[:, a:b])
+        if column_sum is not None:
+            weights, total = column_sum
+            total += torch.mv(part.T, weights[a:b]).double()
+    return out
+
+
+def top_k(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The ``min(k, V)`` largest (or smallest) entries of each row, best first, equal values by smaller column.
+
+    Two levels: the largest ``k + 1`` of a row lie in the ``k + 1`` blocks with the largest maxima, so only those are
+    gathered. The ``k + 1``-th value tells whether a tie straddles the cut; only such rows are scanned whole.
+
+    Args:
+        x: ``[t, V]`` fp32 without NaN.
+
+    Returns:
+        values ``[t, k]`` and columns ``[t, k]`` (int64).
+    """
+    t, v = x.shape
+    k = min(k, v)
+    want = min(k + 1, v)
+    block = 1 << max(0, int(math.log2(max(1.0, v / want)) / 2 + 0.5))
+    if block < 4:
+        values, columns = x.topk(want, dim=1, largest=largest)
+    else:
+        n_blocks = v // block
+        # Strided blocks: block j holds columns j, j + n_blocks, ...; the reduction then runs over contiguous memory.
+        view = x[:, : n_blocks * block].unflatten(1, (block, n_blocks))
+        best = view.amax(1) if largest else view.amin(1)
+        chosen = best.topk(want, dim=1, largest=largest, sorted=False).indices
+        steps = torch.arange(block, device=x.device) * n_blocks
+        candidates = (chosen[:, None, :] + steps[None, :, None]).flatten(1)
+        if n_blocks * block < v:
+            rest = torch.arange(n_blocks * block, v, device=x.device)
+            candidates = torch.cat([candidates, rest.expand(t, -1)], dim=1)
+        values, index = x.gather(1, candidates).topk(want, dim=1, largest=largest)
+        columns = candidates.gather(1, index)
+    if want > 1:
+        tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
+        if len(tied):
+            values[tied, :k], columns[tied, :k] = _by_column(x, tied, values[tied], columns[tied], k, largest)
+    return values[:, :k], columns[:, :k]
+
+
+def _by_column(
+    x: Tensor, rows: Tensor, values: Tensor, columns: Tensor, k: int, largest: bool
+) -> tuple[Tensor, Tensor]:
+    """Rows with equal values among their best ``k + 1``: which of the equal ones belong, and their order."""
+    if values.shape[1] > k:
+        cut = values[:, k - 1]
+        for i in (values[:, k] == cut).nonzero().flatten().tolist():
+            equal = values[i, :k] == cut[i]
+            need = int(equal.sum())
+            columns[i, :k][equal] = (x[rows[i]] == cut[i]).nonzero().flatten()[:need]
+    values, columns = values[:, :k], columns[:, :k]
+    order = columns.argsort(dim=1)
+    values, columns = values.gather(1, order), columns.gather(1, order)
+    order = values.argsort(dim=1, descending=largest, stable=True)
+    return values.gather(1, order), columns.gather(1, order)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Population moments of each row: fp64 tensors ``[t]``. ``kurt`` is non-excess."""
+
+    mean: Tensor
+    std: Tensor
+    skew: Tensor
+    kurt: Tensor
+
+
+def _chunk(x: Tensor) -> int:
+    return CHUNK if x.device.type == "cpu" else CHUNK_DEVICE
+
+
+def moments(x: Tensor, buffer: TileBuffer, *, stop: Stop | None = None) -> Moments:
+    """Mean, standard deviation, skewness and kurtosis of each row of ``x [t, V]``.
+
+    A first pass takes the mean, a second one the powers of the differences, so nothing cancels where the mean is large
+    against the spread. Rows without spread have NaN skewness and kurtosis.
+    """
+    t, v = x.shape
+    bounds = [(a, min(v, a + _chunk(x))) for a in range(0, v, _chunk(x))]
+    sums = torch.empty((4, t, len(bounds)), dtype=torch.float32, device=x.device)
+    for j, (a, b) in enumerate(bounds):
+        torch.sum(x[:, a:b], dim=1, out=sums[0, :, j])
+    shift = (sums[0].double().sum(1) / v).float()
+    column = shift[:, None]
+    for j, (a, b) in enumerate(bounds):
+        poll(stop)
+        y = torch.sub(x[:, a:b], column, out=buffer.get("scratch", t, b - a))
+        torch.sum(y, dim=1, out=sums[0, :, j])
+        y2 = torch.mul(y, y, out=buffer.get("scratch2", t, b - a))
+        torch.sum(y2, dim=1, out=sums[1, :, j])
+        torch.linalg.vector_norm(y2, dim=1, out=sums[3, :, j])
+        torch.sum(y.mul_(y2), dim=1, out=sums[2, :, j])
+    s1, s2, s3 = (sums[i].double().sum(1) / v for i in range(3))
+    s4 = sums[3].double().square().sum(1) / v
+    # s1 is what rounding the mean to fp32 left over, so its second and higher powers are below fp64's notice.
+    third, fourth = s3 - 3 * s1 * s2, s4 - 4 * s1 * s3
+    return Moments(shift.double() + s1, s2.sqrt(), third / s2**1.5, fourth / s2**2)
+
+
+def softmax_entropy(
+    x: Tensor, peak: Tensor, rate: Tensor, buffer: TileBuffer, *, stop: Stop | None = None
+) -> tuple[Tensor, Tensor]:
+    """Entropy and partition sum of ``softmax(rate * x)`` of each row.
+
+    Args:
+        x: ``[t, V]`` fp32.
+        peak: ``[t]`` fp32, the row's maximum (minimum where ``rate`` is negative): exponents never exceed 0.
+        rate: ``[t]`` fp64, kappa over the row's standard deviation; negative for the other sign.
+
+    Returns:
+        entropy in nats and ``sum(exp(rate * (x - peak)))``, both fp64 ``[t]``. NaN rates give NaN.
+    """
+    t, v = x.shape
+    bounds = [(a, min(v, a + _chunk(x))) for a in range(0, v, _chunk(x))]
+    sums = torch.empty((2, t, len(bounds)), dtype=torch.float32, device=x.device)
+    peak_column = peak[:, None]
+    rate_column = (rate / math.log(2.0)).float()[:, None]
+    for j, (a, b) in enumerate(bounds):
+        poll(stop)
+        y = torch.sub(x[:, a:b], peak_column, out=buffer.get("scratch", t, b - a)).mul_(rate_column)
+        # exp2: torch's CPU exp is four times slower and worse where it underflows.
+        e = torch.exp2(y, out=buffer.get("scratch2", t, b - a))
+        torch.sum(e, dim=1, out=sums[0, :, j])
+        torch.sum(e.mul_(y), dim=1, out=sums[1, :, j])
+    z, weighted = sums[0].double().sum(1), sums[1].double().sum(1)
+    return z.log() - math.log(2.0) * weighted / z, z
