@@ -1,0 +1,1 @@
+"""What a reader makes of stored columns: thresholds, classes, evidence, records, filters, exports. numpy only."""

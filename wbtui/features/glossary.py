@@ -1,0 +1,109 @@
+"""What every metric means, in words, with its source: the text of ``D``, of help and of export metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wbtui.definitions import RECONSTRUCTION
+from wbtui.errors import UsageError
+from wbtui.features.names import STORED, Name, resolve
+from wbtui.schema import tokens_columns
+
+M = "methods 1.2"
+
+DERIVED: dict[str, tuple[str, str]] = {
+    "id": ("number of the feature: row of W_dec, column of W_enc", "SAE"),
+    "n_words": (
+        "words beyond noise: the largest k whose k-th best distinct word stands above random directions' envelope",
+        M,
+    ),
+    "n_eff": ("effective number of tokens, exp(h_kappa)", M),
+    "evidence": (
+        "largest of z_max, z_10, delta_h, cos_tok, lev in null units, (m - null median) / (null p99 - null median), "
+        "over the null's own 99th percentile of that maximum; 1 = as strong as the strongest 1 % of noise; the "
+        "smaller over null kinds",
+        M,
+    ),
+    "first_view": ("z_10 in null units (the smaller over null kinds) times word_share: the order of a first visit", M),
+    "class": (
+        "none: nothing beyond noise · single: one word · coherent (set): several that belong together · "
+        "diffuse (mix): several that do not look alike",
+        M,
+    ),
+    "semantic": ("class single or coherent: the default reading of 'promotes particular tokens'", M),
+    "coherent": ("class coherent: several words beyond noise whose top ten look alike by cos_tok or lev", M),
+    "strict": ("class coherent alone, the strict reading", M),
+    "single": ("class single: exactly one word beyond noise", M),
+    "diffuse": ("class diffuse: several words beyond noise that do not look alike; they predict as well as others", M),
+    "none": ("class none: no word beyond noise; not the same as no effect", M),
+    "promotes": ("any class but none", M),
+    "unclear": (
+        "no clear weight-based signal: z_max, z_10, delta_h, cos_tok, lev all inside the null's 99th percentile",
+        M,
+    ),
+    "same": ("writes what it reads: both sides have the same top token (identity, not prediction)", M),
+    "computed": ("the row is stored", "store"),
+    "provisional": ("computed alone for the screen, replaced by its shard", "store"),
+    "nonfinite": ("its decoder row or encoder column is not finite", "flags"),
+    "zero": ("its decoder row or encoder column is zero", "flags"),
+    "no_reads": ("its encoder does not read the residual stream", "flags"),
+    "percentile": ("share (0…100) of the SAE's stored rows that lie strictly below", M),
+    "null": ("tail among random directions, (1 + b) / (N + 1) with b of N at or above; the larger over null kinds", M),
+}
+_SIDES = {
+    "writes": "writes: decoder row through the final norm and unembedding",
+    "against": "against: the tokens that the same row pushes down (-z)",
+    "reads": "reads: token embeddings against the encoder column",
+    "either": "on writes or reads",
+    "both": "on writes and reads",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric explained."""
+
+    name: str
+    meaning: str
+    side: str
+    source: str
+
+    def line(self) -> str:
+        """Name, meaning and source in one line."""
+        return f"{self.name}: {self.meaning}" + (f" ({self.side})" if self.side else "") + f" [{self.source}]"
+
+
+def explain(name: str) -> Entry:
+    """What a name means.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    found: Name = resolve(name)
+    if found.kind == "rank":
+        inner = explain(found.side)
+        words, source = DERIVED[found.base]
+        return Entry(found.text, f"{words}; of {inner.name}: {inner.meaning}", inner.side, source)
+    if found.kind in ("stored", "list"):
+        column = STORED[found.text]
+        return Entry(found.text, column.meaning, _SIDES.get(found.side, ""), column.source)
+    try:
+        words, source = DERIVED[found.base]
+    except KeyError:
+        raise UsageError(f"no words for {name!r}", "a metric of the glossary") from None
+    return Entry(found.text, words, _SIDES.get(found.side, ""), source)
+
+
+def glossary() -> list[Entry]:
+    """Every metric once (sides once, on writes; stored ones first), for help."""
+    out = [
+        explain(name)
+        for name in tokens_columns()
+        if not name.startswith(("reads.", "against.")) or name == "reads.top_cos"
+    ]
+    out += [explain(name if name not in ("percentile", "null") else f"{name}:z_max") for name in DERIVED]
+    return out
+
+
+NOTE = RECONSTRUCTION
+"""Stands on every panel that shows these numbers."""
