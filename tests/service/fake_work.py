@@ -1,0 +1,166 @@
+"""A stand-in for ``wbtui.compute.shard`` that writes real shards into a real store, with numbers that anyone can check,
+and with every way of failing that a worker knows. Loaded in worker processes by name.
+
+A test steers it by the definition that it sends: ``name`` (part of the key), ``products`` [[analysis, rows,
+shard_rows], …], ``slices`` of each shard, ``gate`` (a file to wait for before each shard's last slice), ``trace`` (a
+file that gets one line for each thing done), ``faults`` {"analysis:start": [kind, times]}.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbtui.definitions import METHOD_VERSIONS
+from wbtui.errors import Cancelled, UsageError, WeightsError
+from wbtui.store.keys import ProductSpec, digest
+from wbtui.store.products import Product
+
+DEFAULT = [["vocab", 0, 0], ["mask", 96, 32], ["null", 64, 32], ["tokens", 160, 32]]
+STEERING = ("slices", "gate", "trace", "faults", "heavy")
+
+
+def products(request: dict[str, Any]) -> list[ProductSpec]:
+    """The planner: no model, no SAE, only what the definition says."""
+    definition = request["definition"]
+    if request["model"] == "unknown":
+        raise UsageError("no model 'unknown'", "fake")
+    if "plan_gate" in definition:
+        wait_for(Path(definition["plan_gate"]))
+    model = {key: definition[key] for key in STEERING if key in definition}
+    out = []
+    for analysis, rows, shard_rows in definition.get("products", DEFAULT):
+        identity = {
+            "analysis": analysis,
+            "method_version": METHOD_VERSIONS[analysis],
+            "model": digest(request["model"]),
+            "sae": digest(request["sae"]) if analysis == "tokens" else None,
+            "definition": {"name": definition.get("name", "")},
+        }
+        slug = f"fake-{identity['model'][:8]}"
+        sae_slug = "sae" if analysis == "tokens" else ""
+        out.append(ProductSpec(analysis, identity, rows, shard_rows, model, None, slug, sae_slug))
+    return out
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """As the real one."""
+
+    cache: str
+    spec: dict[str, Any]
+    start: int = 0
+    stop: int = 0
+    device: str = "cpu"
+    tile: int = 128
+    kind: str = "shard"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def compute_shard(task: ShardTask, *, stop: Callable[[], bool], progress: Callable[[float], None]) -> str:
+    """As the real one."""
+    spec = ProductSpec.from_json(task.spec)
+    product = Product(Path(task.cache), spec)
+    trace(spec.model, f"{task.kind} {spec.analysis} {task.start} {task.stop} tile={task.tile}")
+    if task.kind == "assemble":
+        fail(task.cache, spec, "assemble", task.start, stop)
+        product.assemble(task.facts)
+        return str(product.path)
+    product.begin()
+    fail(task.cache, spec, spec.analysis, task.start, stop)
+    slices = int(spec.model.get("slices", 4))
+    for n in range(slices):
+        if n == slices - 1 and "gate" in spec.model:
+            wait_for(Path(spec.model["gate"]), stop)
+        if stop():
+            trace(spec.model, f"stopped {spec.analysis} {task.start}")
+            raise Cancelled("stopped")
+        for _ in range(int(spec.model.get("heavy", 0))):
+            np.sort(np.arange(20_000)[::-1])
+        progress((n + 1) / slices)
+    if spec.rows == 0:
+        product.write_whole({"words": np.arange(64, dtype=np.int64)}, task.facts)
+        return str(product.path)
+    return str(product.write_shard(task.start, task.stop, numbers(spec.key, task.start, task.stop)))
+
+
+def numbers(key: str, start: int, stop: int) -> dict[str, np.ndarray]:
+    """The columns of rows [start, stop): each row from its number alone."""
+    rows = np.arange(start, stop, dtype=np.int64)
+    values = np.sin(rows[:, None] * np.arange(1, 9) + int(key[:6], 16)).astype(np.float32)
+    return {"row": rows, "values": values}
+
+
+def compute_row(
+    request: dict[str, Any],
+    feature: int,
+    device: str,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    """As the real one."""
+    spec = ProductSpec.from_json(request["spec"])
+    trace(spec.model, f"row {feature}")
+    fail(request["cache"], spec, "row", feature, stop)
+    columns = numbers(spec.key, feature, feature + 1)
+    return {"row": feature, "values": columns["values"][0], "bad": float("nan")}
+
+
+def fail(cache: str, spec: ProductSpec, what: str, start: int, stop: Callable[[], bool]) -> None:
+    """Fail in the way that was asked for, as often as was asked for."""
+    kind, times = spec.model.get("faults", {}).get(f"{what}:{start}", ("", 0))
+    for n in range(times):
+        mark = Path(cache) / f"fault-{what}-{start}-{n}"
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        _FAULTS[kind](stop)
+
+
+def _hang(stop: Callable[[], bool]) -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def _raise(error: Exception) -> Callable[[Any], None]:
+    def act(_: Any) -> None:
+        raise error
+
+    return act
+
+
+_FAULTS: dict[str, Callable[[Any], None]] = {
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "segv": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda _: os._exit(7),
+    "memory": _raise(
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+    ),
+    "user": _raise(WeightsError("model.safetensors: cut short", "40 bytes", "download it again")),
+    "bug": _raise(ZeroDivisionError("division by zero")),
+    "hang": _hang,
+}
+
+
+def trace(steering: dict[str, Any], line: str) -> None:
+    """One line, appended in one write."""
+    if "trace" in steering:
+        fd = os.open(steering["trace"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(fd, f"{line}\n".encode())
+        os.close(fd)
+
+
+def wait_for(path: Path, stop: Callable[[], bool] = lambda: False) -> None:
+    """Until the file is there, or the work is not wanted any more."""
+    deadline = time.monotonic() + 60
+    while not path.exists() and not stop() and time.monotonic() < deadline:
+        time.sleep(0.002)

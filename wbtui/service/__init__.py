@@ -1,0 +1,1 @@
+"""The background service and its client. No torch outside the worker process."""

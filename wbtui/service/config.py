@@ -1,0 +1,82 @@
+"""What the service is run with. Plain data, so that a client can hand it to the daemon that it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from wbtui.errors import UsageError
+
+WORK = "wbtui.compute.shard"
+PLANNER = "wbtui.service.planning:tokens_products"
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Settings of one daemon (or of one run without a daemon)."""
+
+    work: str = WORK
+    """Module with ``ShardTask``, ``compute_shard``, ``compute_row``; imported in the worker process only."""
+    planner: str = PLANNER
+    """``module:function`` that makes the list of products of a request; no torch."""
+    devices: tuple[str, ...] = ("auto",)
+    """One worker process each: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    tile: int = 128
+    """Feature rows in one tile; halved where a shard ran out of memory."""
+    idle_unload: float = 600.0
+    """Seconds without work until the workers end and give their memory back."""
+    idle_exit: float = 3600.0
+    """Seconds without work and without clients until the service ends."""
+    heartbeat: float = 900.0
+    """Seconds without a sign of progress until a worker counts as stuck (reading weights is silent)."""
+    stop_grace: float = 5.0
+    """Seconds that a running shard has to stop when the service ends, before its process is killed."""
+    check_every: float = 60.0
+    """Seconds between looks at whether the socket and lock are still ours."""
+    prestart: bool = True
+    """Start the workers (and their imports) with the service, before the first request."""
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise UsageError("no device", "one or more of auto, cpu, cuda, cuda:N, mps")
+        for device in self.devices:
+            kind, _, index = device.partition(":")
+            if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+                raise UsageError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps")
+        if self.tile < 8 or self.tile % 8:
+            raise UsageError(f"tile {self.tile}", "a multiple of 8, at least 8")
+
+    @staticmethod
+    def from_env(**changes: Any) -> ServiceConfig:
+        """Defaults, then ``WBTUI_DEVICE``, ``WBTUI_TILE``, ``WBTUI_IDLE_UNLOAD``, ``WBTUI_IDLE_EXIT``,
+        ``WBTUI_HEARTBEAT``, then ``changes``.
+
+        Raises:
+            UsageError: a variable that is not what it should be.
+        """
+        values: dict[str, Any] = {}
+        if device := os.environ.get("WBTUI_DEVICE"):
+            values["devices"] = tuple(part.strip() for part in device.split(",") if part.strip())
+        for name, convert in (("tile", int), ("idle_unload", float), ("idle_exit", float), ("heartbeat", float)):
+            variable = f"WBTUI_{name.upper()}"
+            if text := os.environ.get(variable):
+                try:
+                    values[name] = convert(text)
+                except ValueError:
+                    raise UsageError(f"{variable}={text!r}", f"a number ({convert.__name__})") from None
+        values.update(changes)
+        return ServiceConfig(**values)
+
+    def to_text(self) -> str:
+        """As one argument of a command line."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_text(text: str) -> ServiceConfig:
+        """The inverse of :meth:`to_text`."""
+        data = json.loads(text)
+        data["devices"] = tuple(data["devices"])
+        return ServiceConfig(**data)

@@ -1,0 +1,301 @@
+"""The background service: one process per user and host, asyncio, no torch. It owns the lock, the socket and the queue.
+
+``run()`` is the whole life of a daemon in the foreground; :func:`wbtui.service.start.spawn_detached` runs it detached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import wbtui
+from wbtui import paths
+from wbtui.errors import ServiceError, WbtuiError, WorkError
+from wbtui.service import place, planning, protocol
+from wbtui.service.config import ServiceConfig
+from wbtui.service.engine import Engine
+from wbtui.service.session import Session
+from wbtui.service.work import Outcome, PlannedProduct
+
+log = logging.getLogger("wbtui.service")
+
+LOG_BYTES = 1 << 20
+LOG_FILES = 3
+MAX_CLIENTS = 128
+EXIT_NOT_ME = 3
+"""Exit status where another daemon holds the lock."""
+
+
+class Daemon:
+    """One service.
+
+    Args:
+        config: see :class:`ServiceConfig`.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.planner = planning.load_planner(config.planner)
+        self.lock = place.Lock()
+        self.sessions: dict[str, Session] = {}
+        self.started = time.time()
+        self.ending = asyncio.Event()
+        self.why_ending = ""
+        self.retiring = False
+        """Another daemon has our place: finish the queue, take no new client."""
+        self.last_client = time.monotonic()
+        self._plans: dict[str, asyncio.Task[list[PlannedProduct]]] = {}
+        self._listener: place.Listener | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._next_client = 1
+        self.loop = asyncio.get_running_loop()
+        self.engine = Engine(config, self.post, self.on_event, self.on_answer)
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Run a function on the loop's thread; nothing where the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(function)
+
+    async def serve(self, handle_signals: bool = True) -> int:
+        """The daemon's life. Returns the exit status."""
+        place.folder()
+        if not self.lock.acquire():
+            log.info("another service holds %s (process %s)", self.lock.path, self.lock.holder())
+            return EXIT_NOT_ME
+        try:
+            if handle_signals:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self.loop.add_signal_handler(number, self.end, signal.Signals(number).name)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of an SSH session is not ours
+            await self.listen()
+            log.info("service %s started, process %d, %s", wbtui.__version__, os.getpid(), place.socket_path())
+            if self.config.prestart:
+                self.engine.prestart()
+            watch = asyncio.create_task(self.watch())
+            ended = asyncio.create_task(self.ending.wait())
+            await asyncio.wait({watch, ended}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (watch, ended):
+                task.cancel()
+            if watch.done() and not watch.cancelled():
+                watch.result()  # an error in it must be seen
+            return 0
+        finally:
+            await self.close()
+
+    def end(self, why: str) -> None:
+        """Begin to end."""
+        self.why_ending = self.why_ending or why
+        self.ending.set()
+
+    async def listen(self) -> None:
+        """Bind, and serve from now on; a former socket of ours is let go."""
+        self._listener = place.Listener()
+        former, self._server = (
+            self._server,
+            await asyncio.start_unix_server(self.connected, sock=self._listener.socket, **_NO_CLEANUP),
+        )
+        if former is not None:
+            former.close()
+
+    async def watch(self) -> None:
+        """Once a second: stuck workers, idleness; once a minute: is the place still ours."""
+        checked = time.monotonic()
+        while not self.ending.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.ending.wait(), min(1.0, self.config.check_every))
+            self.engine.tick()
+            now = time.monotonic()
+            if self.sessions or not self.engine.scheduler.idle or self._plans:
+                self.last_client = now
+            elif now - self.last_client > self.config.idle_exit:
+                self.end(f"no client and no work for {self.config.idle_exit:g} s")
+            if now - checked >= self.config.check_every:
+                checked = now
+                await self.check_place()
+            if self.retiring and self.engine.scheduler.idle and not self._plans:
+                self.end("another service has taken over")
+
+    async def check_place(self) -> None:
+        """Cleaners of temporary files may have taken the socket or the lock; make them anew, or give way."""
+        if self.retiring:
+            return
+        try:
+            place.folder()
+            if not self.lock.ours() and not self.lock.acquire():
+                log.warning("the lock is another's now: taking no new clients")
+                self.retiring = True
+                if self._server is not None:
+                    self._server.close()
+                return
+            if self._listener is None or not self._listener.in_place():
+                log.warning("the socket is gone: making it anew")
+                await self.listen()
+        except (ServiceError, OSError) as error:
+            log.error("the service's place cannot be kept: %s", error)
+
+    async def close(self) -> None:
+        """Take no more clients, end the workers, remove the socket, let go of the lock."""
+        log.info("service ends: %s", self.why_ending or "an error")
+        self.engine.closing = True
+        if self._server is not None:
+            self._server.close()
+        if self._listener is not None and self.lock.ours():
+            self._listener.remove()
+        self.on_event({"event": "ending", "why": self.why_ending})
+        gone = ServiceError("the service has ended", do="run the command again")
+        for session in list(self.sessions.values()):
+            session.fail_all(gone)
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.to_thread(self.engine.close)
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        self.lock.release()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A client has come: check who it is, then serve it until it goes."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        name = f"c{self._next_client}"
+        self._next_client += 1
+        session = Session(self, name, reader, writer)
+        try:
+            if not place.is_ours(writer.get_extra_info("socket")) or len(self.sessions) >= MAX_CLIENTS:
+                return
+            self.sessions[name] = session
+            await session.serve()
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            log.exception("client %s", name)
+        finally:
+            self.sessions.pop(name, None)
+            self._connections.discard(task)
+            self.last_client = time.monotonic()
+            session.close()
+            self.engine.scheduler.client_gone(name, time.monotonic())
+            if not self.ending.is_set():
+                self.engine.pump()
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Pass an event to everyone who watches."""
+        message = {"v": protocol.PROTOCOL, **event}
+        for session in list(self.sessions.values()):
+            if session.watching:
+                session.tell(message)
+
+    def on_answer(self, waiter: tuple[str, int], outcome: Outcome) -> None:
+        """A row is there, or has failed."""
+        session = self.sessions.get(waiter[0])
+        if session is not None:
+            session.answer_row(waiter[1], outcome)
+
+    async def plan(self, request: dict[str, Any]) -> list[PlannedProduct]:
+        """The products of a request, made in a thread; the same request at the same time is planned once."""
+        key = repr(sorted(request.items(), key=lambda item: item[0]))
+        task = self._plans.get(key)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(planning.plan, self.planner, request))
+            self._plans[key] = task
+            task.add_done_callback(lambda _: self._plans.pop(key, None))
+        try:
+            return await asyncio.shield(task)
+        except (WbtuiError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("planning")
+            raise WorkError(f"{type(error).__name__}: {error}", do="see `wbtui daemon logs`") from None
+
+    def status(self) -> dict[str, Any]:
+        """What `wbtui daemon status` shows."""
+        scheduler = self.engine.scheduler
+        return {
+            "pid": os.getpid(),
+            "version": wbtui.__version__,
+            "protocol": protocol.PROTOCOL,
+            "started": self.started,
+            "socket": str(place.socket_path()),
+            "clients": len(self.sessions),
+            "retiring": self.retiring,
+            "jobs": sum(job.live for job in scheduler.jobs.values()),
+            "rows": len(scheduler.rows),
+            "workers": [
+                {
+                    "name": name,
+                    "alive": worker.alive,
+                    "busy": (running := scheduler.workers[name]) is not None,
+                    "at": running.unit.kind if running is not None else None,
+                    **worker.info,
+                }
+                for name, worker in self.engine.workers.items()
+            ],
+        }
+
+
+_NO_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+
+def log_path() -> Path:
+    """The service's log."""
+    return paths.log_dir() / "daemon.log"
+
+
+def set_up_log(foreground: bool) -> None:
+    """Log to a file of bounded size, and to the terminal in the foreground."""
+    path = log_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    ]
+    if foreground:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", handlers=handlers, force=True
+    )
+
+
+def run(config: ServiceConfig | None = None, *, foreground: bool = True) -> int:
+    """Be the daemon until idle, stopped or signalled.
+
+    Returns:
+        int: 0, or 3 where another service is running already.
+    """
+    config = config or ServiceConfig.from_env()
+    set_up_log(foreground)
+    faulthandler.enable()
+
+    async def life() -> int:
+        return await Daemon(config).serve()
+
+    try:
+        return asyncio.run(life())
+    except WbtuiError as error:
+        log.error("%s", error.line())
+        return error.exit_code
+    finally:
+        logging.shutdown()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m wbtui.service.daemon --config JSON``, as clients start it."""
+    parser = argparse.ArgumentParser(prog="wbtui.service.daemon")
+    parser.add_argument("--config", default=None)
+    args = parser.parse_args(argv)
+    os.chdir("/")  # hold no one's disk
+    return run(ServiceConfig.from_text(args.config) if args.config else None, foreground=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

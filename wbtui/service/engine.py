@@ -1,0 +1,173 @@
+"""Scheduler and workers together: what the daemon and a run without a daemon have in common.
+
+Not for several threads: what happens on other threads (a future's end, progress) comes in through ``post``, which
+must run a function on the thread that owns the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from wbtui.errors import Cancelled, WbtuiError, WorkError
+from wbtui.service.config import ServiceConfig
+from wbtui.service.executor import Broken, WorkerProcess
+from wbtui.service.scheduler import Scheduler
+from wbtui.service.work import Outcome, Unit
+
+log = logging.getLogger("wbtui.service")
+
+PROGRESS_EVERY = 0.5
+"""Seconds between progress events of one job; landed shards are always told."""
+
+
+class WorkerLike(Protocol):
+    """What the engine needs of a worker; :class:`WorkerProcess` in earnest."""
+
+    info: dict[str, Any]
+    last_sign: float
+
+    @property
+    def alive(self) -> bool: ...
+    def start(self) -> None: ...
+    def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]: ...
+    def stop(self) -> None: ...
+    def kill(self, reason: str, why: str) -> None: ...
+    def close(self, grace: float = 5.0) -> None: ...
+
+
+class Engine:
+    """Drives workers by the scheduler.
+
+    Args:
+        config: devices, tile, time limits.
+        post: runs a function on the engine's thread, soon; safe from any thread.
+        on_event: told every event, on the engine's thread.
+        on_answer: told the outcome of each row request as ((client, request number), outcome).
+        workers: by name; the default is one process for each device.
+        log_fd: where the workers' own output goes.
+    """
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        post: Callable[[Callable[[], None]], None],
+        on_event: Callable[[dict[str, Any]], None],
+        on_answer: Callable[[tuple[str, int], Outcome], None],
+        workers: dict[str, WorkerLike] | None = None,
+        log_fd: int | None = None,
+    ) -> None:
+        self.config = config
+        self.post = post
+        self.on_event = on_event
+        self.on_answer = on_answer
+        if workers is None:
+            workers = {
+                f"{n}:{device}": WorkerProcess(device, config.work, log_fd) for n, device in enumerate(config.devices)
+            }
+        self.workers = workers
+        self.scheduler = Scheduler(workers, config.tile)
+        self.last_work = time.monotonic()
+        self._told: dict[int, float] = {}
+        self._pumping = False
+        self.closing = False
+        """Set before :meth:`close`: nothing new is begun."""
+
+    def prestart(self) -> None:
+        """Start the workers, so that their imports are done when the first request comes."""
+        for worker in self.workers.values():
+            worker.start()
+
+    def pump(self) -> None:
+        """Give idle workers work, ask those to stop that must make way, pass on what has happened."""
+        if self._pumping or self.closing:
+            return
+        self._pumping = True
+        try:
+            self._pump()
+        finally:
+            self._pumping = False
+
+    def _pump(self) -> None:
+        now = time.monotonic()
+        for name in self.workers:
+            while (unit := self.scheduler.next(name, now)) is not None:
+                self.last_work = now
+                if self._submit(name, unit):
+                    break
+        for name in self.scheduler.to_stop():
+            self.workers[name].stop()
+        events, answers = self.scheduler.drain()
+        for event in events:
+            if event["event"] in ("job", "product", "retry"):
+                log.info("%s", {k: v for k, v in event.items() if k != "cache"})
+            self.on_event(event)
+        for waiter, outcome in answers:
+            self.on_answer(waiter, outcome)
+
+    def _submit(self, name: str, unit: Unit) -> bool:
+        """Hand a unit to a worker; False where the worker could not even take it (the unit has then failed)."""
+        progress = functools.partial(self._progress_elsewhere, name)
+        try:
+            future = self.workers[name].submit(unit.task, progress)
+        except WbtuiError as error:
+            self.scheduler.finished(name, Outcome("failed", reason="start", error=error), time.monotonic())
+            return False
+        future.add_done_callback(lambda f: self.post(lambda: self._finished(name, f)))
+        return True
+
+    def _progress_elsewhere(self, name: str, share: float) -> None:
+        self.post(lambda: self._progress(name, share))
+
+    def _progress(self, name: str, share: float) -> None:
+        job_id = self.scheduler.progress(name, share)
+        now = time.monotonic()
+        job = self.scheduler.jobs.get(job_id)
+        if job is not None and job.live and now - self._told.get(job_id, 0.0) >= PROGRESS_EVERY:
+            self._told[job_id] = now
+            self.on_event({"event": "progress", **self.scheduler.describe(job, now)})
+
+    def _finished(self, name: str, future: Future[Any]) -> None:
+        now = self.last_work = time.monotonic()
+        error = future.exception()
+        if error is None:
+            outcome = Outcome("done", value=future.result())
+        elif isinstance(error, Broken):
+            outcome = Outcome("failed", reason=error.reason, error=error.error, value=error.ranges)
+            log.warning("worker %s: %s (%s)", name, error.error.line(), error.reason)
+        elif isinstance(error, Cancelled):
+            outcome = Outcome("stopped", error=error)
+        elif isinstance(error, WbtuiError):
+            outcome = Outcome("failed", reason="user", error=error)
+        else:
+            outcome = Outcome("failed", reason="bug", error=WorkError(f"{type(error).__name__}: {error}"))
+        self.scheduler.finished(name, outcome, now)
+        self.pump()
+
+    def tick(self) -> None:
+        """Look for workers that are stuck, and let weights go after a while without work. About once a second."""
+        now = time.monotonic()
+        for name, worker in self.workers.items():
+            running = self.scheduler.workers[name]
+            silent = now - worker.last_sign
+            if running is not None and silent > self.config.heartbeat:
+                worker.kill("stuck", f"gave no sign of progress for {silent:.0f} s")
+        if self.scheduler.idle and now - self.last_work > self.config.idle_unload:
+            for name, worker in self.workers.items():
+                if worker.alive:
+                    log.info("worker %s ends: no work for %.0f s", name, now - self.last_work)
+                    worker.close(self.config.stop_grace)
+        live = {job.id for job in self.scheduler.jobs.values() if job.live}
+        self._told = {job_id: when for job_id, when in self._told.items() if job_id in live}
+
+    def close(self) -> None:
+        """Stop what runs and end the workers; a shard that does not stop in time is lost and computed again later."""
+        self.closing = True
+        for worker in self.workers.values():
+            worker.stop()
+        for worker in self.workers.values():
+            worker.close(self.config.stop_grace)

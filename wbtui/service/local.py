@@ -1,0 +1,134 @@
+"""The same work without a service (``--no-daemon``): the same plan, scheduler, workers and events, in this process's
+own life. Ctrl-C stops what runs and leaves the finished shards where they are."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wbtui.errors import Cancelled, TimedOut, WorkError
+from wbtui.service import planning, protocol
+from wbtui.service.client import _absolute, _final
+from wbtui.service.config import ServiceConfig
+from wbtui.service.engine import Engine, WorkerLike
+from wbtui.service.work import Outcome, Priority
+
+Event = dict[str, Any]
+_OWNER = "local"
+
+
+class LocalRunner:
+    """Computations in workers that live no longer than this object.
+
+    Args:
+        config: devices and limits; from the environment if None.
+        workers: other workers than one process for each device (:class:`wbtui.service.inprocess.InProcessWorker`).
+    """
+
+    def __init__(self, config: ServiceConfig | None = None, workers: dict[str, WorkerLike] | None = None) -> None:
+        self.config = config or ServiceConfig.from_env()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._events: list[Event] = []
+        self._answers: dict[tuple[str, int], Outcome] = {}
+        self._rows = 0
+        self.engine = Engine(self.config, self._inbox.put, self._events.append, self._answers.__setitem__, workers)
+        self._planner = planning.load_planner(self.config.planner)
+
+    def __enter__(self) -> LocalRunner:
+        self.engine.prestart()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.engine.close()
+
+    def compute(
+        self,
+        request: protocol.ComputeRequest,
+        on_event: Callable[[Event], None],
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As :func:`wbtui.service.client.run_job`, without a service.
+
+        Raises:
+            TimedOut, KeyboardInterrupt (with everything stopped), or the job's own error.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        request = _absolute(request)
+        planned = planning.plan(self._planner, {**request.plan_request(), "checks": request.checks})
+        scheduler = self.engine.scheduler
+        label = f"{request.model}@{request.sae}"
+        priority = Priority.named(request.priority)
+        job = scheduler.add_job(planned, priority, _OWNER, time.monotonic(), label=label, around=request.around)
+        products = [
+            {"analysis": p.analysis, "key": p.key, "relative": p.relative, "rows": p.rows, "complete": p.complete}
+            for p in planned
+        ]
+        answer = {"job": job.id, "state": job.state, "products": products}
+        on_event({"event": "planned", **answer})
+        try:
+            final: Event | None = None
+            while final is None:
+                self._turn(deadline)
+                events, self._events[:] = list(self._events), []
+                for event in events:
+                    if event.get("job") != job.id:
+                        continue
+                    if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
+                        final = event
+                    else:
+                        on_event(event)
+        except BaseException:
+            scheduler.cancel(job.id, time.monotonic())
+            for name in scheduler.to_stop():
+                self.engine.workers[name].stop()
+            raise
+        on_event(_final(final))
+        return answer
+
+    def row(self, request: protocol.RowRequest, timeout: float | None = None) -> dict[str, Any]:
+        """As :meth:`wbtui.service.client.Client.row`, without a service."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        planned = planning.plan(self._planner, {**request.plan_request(), "checks": False})
+        target = next(p for p in planned if p.analysis == "tokens")
+        words = [p for p in planned if p.analysis == "vocab" and not p.complete]
+        scheduler = self.engine.scheduler
+        if words:
+            scheduler.add_job(words, Priority.SCREEN, _OWNER, time.monotonic(), label="vocabulary")
+        self._rows += 1
+        waiter = (_OWNER, self._rows)
+        task = {"kind": "row", "request": {"cache": request.cache, "spec": target.spec}, "feature": request.feature}
+        scheduler.add_row(f"{target.id}\n{request.feature}", task, waiter, tuple(p.id for p in words))
+        while waiter not in self._answers:
+            self._turn(deadline)
+        outcome = self._answers.pop(waiter)
+        if outcome.state != "done":
+            raise outcome.error or Cancelled("stopped")
+        if not isinstance(outcome.value, dict):
+            raise WorkError(f"a row that is {type(outcome.value).__name__}")
+        return outcome.value
+
+    def _turn(self, deadline: float | None) -> None:
+        """Begin what can begin, then hear of one thing that has happened."""
+        self.engine.pump()
+        if self._events or self._answers:
+            return
+        try:
+            self._inbox.get(timeout=0.5)()
+        except queue.Empty:
+            self.engine.tick()
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimedOut("not done in time")
+
+
+def run_job(
+    request: protocol.ComputeRequest,
+    on_event: Callable[[Event], None],
+    *,
+    timeout: float | None = None,
+    config: ServiceConfig | None = None,
+) -> dict[str, Any]:
+    """One computation in this process's own worker; see :func:`wbtui.service.client.run_job`."""
+    with LocalRunner(config) as runner:
+        return runner.compute(request, on_event, timeout)

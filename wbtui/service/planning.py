@@ -1,0 +1,84 @@
+"""From a request to the products that it means and the shards that are missing. May hash gigabytes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wbtui.errors import UsageError
+from wbtui.service.work import PlannedProduct
+from wbtui.store.keys import ProductSpec
+
+Planner = Callable[[dict[str, Any]], list[ProductSpec]]
+
+
+def load_planner(name: str) -> Planner:
+    """The planner called ``module:function``.
+
+    Raises:
+        UsageError: no such module or function.
+    """
+    module_name, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"planner {name!r} ({error})", "module:function") from None
+
+
+def tokens_products(request: dict[str, Any]) -> list[ProductSpec]:
+    """Every product of E1 for {model, sae, definition, cache, checks}, each after what it needs.
+
+    Raises:
+        UsageError: unknown model, SAE or definition field.
+        WeightsError: files that cannot be read or do not fit.
+    """
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.plan import plan_tokens
+    from wbtui.catalog.saes import find_sae
+    from wbtui.definitions import tokens_from_json
+
+    try:
+        definition = tokens_from_json(request["definition"])
+    except TypeError as error:
+        raise UsageError(f"definition ({error})", "the fields of a tokens definition") from None
+    model = find_model(request["model"])
+    sae = find_sae(model, request["sae"])
+    return plan_tokens(model, sae, definition, Path(request["cache"])).all(checks=bool(request.get("checks", True)))
+
+
+def plan(planner: Planner, request: dict[str, Any]) -> list[PlannedProduct]:
+    """The products of a request and what of them is missing on disk.
+
+    Args:
+        planner: see :func:`tokens_products`.
+        request: {model, sae, definition, cache, checks}.
+
+    Raises:
+        WbtuiError: from the planner, or StoreError for a cache that cannot be read.
+    """
+    cache = Path(request["cache"])
+    return [look(cache, spec) for spec in planner(request)]
+
+
+def look(cache: Path, spec: ProductSpec) -> PlannedProduct:
+    """One product as it stands in the store."""
+    from wbtui.store.products import Product
+
+    product = Product(cache, spec)
+    complete = product.state == "complete"
+    if complete and product.shards() and os.access(product.path, os.W_OK):
+        complete = False  # killed between the last two steps of putting it together: the shards are still to go
+    missing: tuple[tuple[int, int], ...] = ()
+    if not complete:
+        missing = tuple((start, stop) for start, stop in product.missing())
+    return PlannedProduct(
+        cache=str(cache),
+        spec=spec.to_json(),
+        relative=spec.relative,
+        key=spec.key,
+        missing=missing,
+        complete=complete,
+    )

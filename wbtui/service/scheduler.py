@@ -1,0 +1,390 @@
+"""Which worker does what next. Pure: no clock, no file, no socket, no thread; time comes in as an argument.
+
+Jobs become products in their order, products become missing shards. Lone rows first, then what is on screen, then its
+neighbours, then batches; among equals the job that has had least worker time. A product asked for twice is one piece
+of work. A shard that kills its worker is tried once more with half the tile, then its product fails with the reason,
+so that no shard can go round for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from wbtui.errors import Cancelled, WbtuiError, WorkError
+from wbtui.service import report
+from wbtui.service.eta import Rates
+from wbtui.service.work import (
+    ASSEMBLE,
+    Job,
+    Outcome,
+    PlannedProduct,
+    Priority,
+    ProductWork,
+    RowWork,
+    Running,
+    Unit,
+)
+
+GATES = ("vocab", "mask")
+"""Analyses that the others' shards read; the rest may run side by side."""
+KEEP_FINISHED = 100
+MIN_TILE = 8
+RETRIED = ("memory", "device", "killed", "stuck")
+"""Reasons of failure that a second try with half the tile may mend."""
+
+
+class Scheduler:
+    """The queue.
+
+    Args:
+        workers: names of the workers, one for each device.
+        tile: feature rows of a tile, halved for a second try.
+    """
+
+    def __init__(self, workers: Iterable[str], tile: int = 128) -> None:
+        self.workers: dict[str, Running | None] = dict.fromkeys(workers)
+        self.tile = tile
+        self.jobs: dict[int, Job] = {}
+        self.products: dict[str, ProductWork] = {}
+        self.rows: dict[str, RowWork] = {}
+        self.rates: dict[str, Rates] = {}
+        self._events: list[dict[str, Any]] = []
+        self._answers: list[tuple[tuple[str, int], Outcome]] = []
+        self._next_job = 1
+
+    # What is asked --------------------------------------------------------------------------------------------------
+
+    def add_job(
+        self,
+        planned: Iterable[PlannedProduct],
+        priority: Priority,
+        owner: str,
+        now: float,
+        *,
+        label: str = "",
+        around: int | None = None,
+    ) -> Job:
+        """Queue products in the given order. The same wish of the same client is the same job."""
+        planned = list(planned)
+        ids = [p.id for p in planned]
+        for job in self.jobs.values():
+            if job.live and (job.owner, job.priority, job.products) == (owner, priority, ids):
+                if around is not None:
+                    job.around = around
+                return job
+        live = [j.served for j in self.jobs.values() if j.live and j.priority == priority]
+        job = Job(self._next_job, owner, priority, ids, label, now, around, served=min(live, default=0.0))
+        self._next_job += 1
+        self.jobs[job.id] = job
+        gates = [p.id for p in planned if p.analysis in GATES]
+        for p in planned:
+            self._add_product(p, tuple(g for g in gates if p.analysis not in GATES and g != p.id))
+        self._event("job", job, state=job.state)
+        for other in [j for j in self.jobs.values() if j.live]:
+            self._settle(other, now)
+        return job
+
+    def _add_product(self, p: PlannedProduct, requires: tuple[str, ...]) -> None:
+        known = self.products.get(p.id)
+        if known is not None and known.live and (not p.complete or known.running):
+            return
+        if known is not None and known.state == "complete":
+            return
+        work = ProductWork(p, requires, [] if p.complete else sorted(p.missing), tile=self.tile)
+        if known is not None:  # it failed; a new wish is a new chance
+            work.running = known.running
+            work.pending = [r for r in work.pending if r not in known.running]
+        work.done_rows = p.rows - sum(stop - start for start, stop in work.pending)
+        if p.complete:
+            work.state = "complete"
+        self.products[p.id] = work
+
+    def add_row(
+        self, row_id: str, task: dict[str, Any], waiter: tuple[str, int], requires: tuple[str, ...] = ()
+    ) -> RowWork:
+        """Queue one lone row; the same row asked for twice is computed once. ``requires``: products queued already."""
+        row = self.rows.get(row_id)
+        if row is None:
+            row = self.rows[row_id] = RowWork(row_id, task, [], requires)
+        row.waiters.append(waiter)
+        return row
+
+    def cancel(self, job_id: int, now: float) -> bool:
+        """Cancel a job; work that others want goes on. False if there is no such live job."""
+        job = self.jobs.get(job_id)
+        if job is None or not job.live:
+            return False
+        self._finish(job, "cancelled", now, Cancelled("cancelled on request"))
+        return True
+
+    def cancel_row(self, waiter: tuple[str, int]) -> bool:
+        """Forget one request for a row; True if it was waiting (it is answered as cancelled)."""
+        for row in self.rows.values():
+            if waiter in row.waiters:
+                row.waiters.remove(waiter)
+                self._drop_unwanted_rows()
+                self._answers.append((waiter, Outcome("stopped", error=Cancelled("cancelled on request"))))
+                return True
+        return False
+
+    def client_gone(self, owner: str, now: float) -> None:
+        """A client has vanished: what was on its screen is not wanted any more, its batches are."""
+        for job in [j for j in self.jobs.values() if j.live and j.owner == owner and j.priority < Priority.BATCH]:
+            self._finish(job, "cancelled", now, Cancelled("its client has gone"))
+        for row in self.rows.values():
+            row.waiters = [w for w in row.waiters if w[0] != owner]
+        self._drop_unwanted_rows()
+
+    def _drop_unwanted_rows(self) -> None:
+        for row in [r for r in self.rows.values() if not r.waiters and not r.running]:
+            del self.rows[row.id]
+
+    # What is done ---------------------------------------------------------------------------------------------------
+
+    def next(self, worker: str, now: float) -> Unit | None:
+        """Give an idle worker its next unit, or None if there is nothing for it to do."""
+        if self.workers[worker] is not None:
+            return None
+        unit = next(self._startable(), None)
+        if unit is None:
+            return None
+        self.workers[worker] = Running(unit, now)
+        if unit.kind == "row":
+            self.rows[unit.of].running = True
+            return unit
+        product, job = self.products[unit.of], self.jobs[unit.job]
+        product.running.add(unit.range)
+        if unit.kind == "assemble":
+            product.state = "assembling"
+        else:
+            product.pending.remove(unit.range)
+            product.state = "computing"
+        if job.state == "queued":
+            job.state = "running"
+            self._event("job", job, state=job.state)
+        return unit
+
+    def to_stop(self) -> list[str]:
+        """Workers whose unit must make way, or is not wanted any more; each is named once."""
+        out = []
+        for name, running in self.workers.items():
+            if running is not None and not running.stopping and not self._wanted(running.unit):
+                running.stopping = "unwanted"
+                out.append(name)
+        if any(running is None for running in self.workers.values()):
+            return out
+        freed = sum(1 for running in self.workers.values() if running is not None and running.stopping)
+        waiting: list[Priority] = []
+        for unit in self._startable():
+            rank = self._rank(unit)
+            if rank > Priority.SCREEN or len(waiting) == len(self.workers):
+                break
+            waiting.append(rank)
+        for rank in waiting[freed:]:
+            victims = [
+                (self._rank(running.unit), running.since, name)
+                for name, running in self.workers.items()
+                if running is not None and not running.stopping and running.unit.kind == "shard"
+            ]
+            victims = [v for v in victims if v[0] > rank]
+            if not victims:
+                break
+            _, _, name = max(victims)  # the least urgent, and of these the one that loses least
+            stopped = self.workers[name]
+            assert stopped is not None
+            stopped.stopping = "preempted"
+            out.append(name)
+        return out
+
+    def progress(self, worker: str, share: float) -> int:
+        """A worker tells the share of its unit that is done. Returns the job that it works for, 0 for none."""
+        running = self.workers[worker]
+        if running is None:
+            return 0
+        running.share = min(max(share, 0.0), 1.0)
+        return running.unit.job
+
+    def finished(self, worker: str, outcome: Outcome, now: float) -> None:
+        """A worker's unit has ended; the worker is idle again."""
+        running = self.workers[worker]
+        assert running is not None
+        self.workers[worker] = None
+        unit = running.unit
+        if unit.kind == "row":
+            self._row_finished(unit, running, outcome)
+            return
+        product = self.products[unit.of]
+        product.running.discard(unit.range)
+        spent = now - running.since
+        if unit.job in self.jobs:
+            self.jobs[unit.job].served += spent
+        if outcome.state == "done":
+            self._unit_done(product, unit, spent)
+        elif not product.live:
+            pass  # failed by another shard meanwhile
+        elif outcome.state == "stopped" and running.stopping:
+            self._again(product, unit)
+        else:
+            self._unit_failed(product, unit, outcome)
+        for job in [j for j in self.jobs.values() if j.live and product.id in j.products]:
+            self._settle(job, now)
+        self._forget()
+
+    def _unit_done(self, product: ProductWork, unit: Unit, spent: float) -> None:
+        product.seconds += spent
+        if unit.kind == "assemble" or product.planned.rows == 0:
+            product.state = "complete"
+            self._product_event("product", product, state="complete")
+            return
+        start, stop = unit.range
+        product.done_rows += stop - start
+        self.rates_of(product).add(product.planned.analysis, stop - start, spent)
+        self._product_event("shard", product, start=start, stop=stop)
+
+    def _again(self, product: ProductWork, unit: Unit) -> None:
+        if unit.kind == "shard":
+            product.pending.append(unit.range)
+            product.pending.sort()
+
+    def _unit_failed(self, product: ProductWork, unit: Unit, outcome: Outcome) -> None:
+        error = outcome.error or WorkError("work stopped by itself")
+        tries = product.attempts.get(unit.range, 0) + 1
+        product.attempts[unit.range] = tries
+        if outcome.reason == "missing" and tries < 3:  # shards that turned out damaged when they were read back
+            product.pending = sorted(outcome.value)
+            product.done_rows = product.planned.rows - sum(stop - start for start, stop in product.pending)
+            product.state = "computing"
+            return
+        if tries < 2 and (outcome.reason in RETRIED or outcome.state == "stopped"):
+            self._again(product, unit)
+            self._product_event("retry", product, reason=error.line(), start=unit.range[0], stop=unit.range[1])
+            return
+        if outcome.reason != "user":
+            where = f"rows {unit.range[0]}-{unit.range[1]}" if unit.kind == "shard" else "putting it together"
+            again = ", twice" if tries > 1 else ""
+            error = WorkError(f"{product.planned.relative}, {where}: {error.found}{again}", error.expected, error.do)
+        product.state, product.error, product.pending = "failed", error, []
+        self._product_event("product", product, state="failed", error=error.to_json())
+        for row in [r for r in self.rows.values() if product.id in r.requires and not r.running]:
+            self._answers += [(waiter, Outcome("failed", reason=outcome.reason, error=error)) for waiter in row.waiters]
+            del self.rows[row.id]
+
+    def _row_finished(self, unit: Unit, running: Running, outcome: Outcome) -> None:
+        row = self.rows[unit.of]
+        row.running = False
+        if outcome.state == "stopped" and row.waiters and running.stopping:
+            return  # asked for again while it was stopping
+        row.attempts += 1
+        if outcome.state == "failed" and outcome.reason in RETRIED and row.attempts < 2 and row.waiters:
+            return
+        self._answers += [(waiter, outcome) for waiter in row.waiters]
+        del self.rows[unit.of]
+
+    # What is known --------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return not any(self.workers.values()) and not self.rows and not any(j.live for j in self.jobs.values())
+
+    def drain(self) -> tuple[list[dict[str, Any]], list[tuple[tuple[str, int], Outcome]]]:
+        """Events, and answers to row requests, since the last call."""
+        events, self._events = self._events, []
+        answers, self._answers = self._answers, []
+        return events, answers
+
+    def describe(self, job: Job, now: float) -> dict[str, Any]:
+        """A job as clients see it (see :func:`wbtui.service.report.describe`)."""
+        return report.describe(job, self.products, self.workers.values(), self.rates_of, now)
+
+    def rates_of(self, product: ProductWork) -> Rates:
+        """Measured speeds for this product's model."""
+        return self.rates.setdefault(str(product.planned.spec.get("model_slug")), Rates(len(self.workers)))
+
+    # Inside ---------------------------------------------------------------------------------------------------------
+
+    def _startable(self) -> Iterator[Unit]:
+        """Every unit that could start now, best first."""
+        for row in self.rows.values():
+            if not row.running and row.waiters and self._complete(row.requires):
+                yield Unit("row", row.id, (0, 0), row.task)
+        seen: set[str] = set()
+        for job in sorted((j for j in self.jobs.values() if j.live), key=lambda j: (j.priority, j.served, j.id)):
+            for product_id in job.products:
+                product = self.products[product_id]
+                if product_id in seen or not product.live or not self._complete(product.requires):
+                    continue
+                seen.add(product_id)
+                yield from self._units(product, job)
+
+    def _complete(self, required: tuple[str, ...]) -> bool:
+        return all(self.products[p].state == "complete" for p in required if p in self.products)
+
+    def _units(self, product: ProductWork, job: Job) -> Iterator[Unit]:
+        planned = product.planned
+        task: dict[str, Any] = {"cache": planned.cache, "spec": planned.spec}
+        if not product.pending and not product.running:
+            facts = {"seconds": round(product.seconds, 3), "tile": product.tile}
+            task |= {"kind": "assemble", "start": 0, "stop": 0, "tile": self.tile, "facts": facts}
+            yield Unit("assemble", product.id, ASSEMBLE, task, job.id)
+            return
+        order = product.pending
+        if job.around is not None and planned.analysis not in GATES and planned.analysis != "null":
+            around = job.around
+            order = sorted(order, key=lambda r: (max(r[0] - around, around - r[1] + 1, 0), r))
+        for start, stop in order:
+            tile = self.tile if not product.attempts.get((start, stop)) else max(MIN_TILE, self.tile // 2 // 8 * 8)
+            shard = {**task, "kind": "shard", "start": start, "stop": stop, "tile": tile}
+            yield Unit("shard", product.id, (start, stop), shard, job.id)
+
+    def _rank(self, unit: Unit) -> Priority:
+        """How urgent a unit is now: its product's most urgent live job."""
+        if unit.kind == "row":
+            return Priority.ROW
+        return min((j.priority for j in self.jobs.values() if j.live and unit.of in j.products), default=Priority.BATCH)
+
+    def _wanted(self, unit: Unit) -> bool:
+        if unit.kind == "row":
+            return bool(self.rows[unit.of].waiters)
+        if unit.kind == "assemble":
+            return True
+        return self.products[unit.of].live and any(j.live and unit.of in j.products for j in self.jobs.values())
+
+    def _settle(self, job: Job, now: float) -> None:
+        """Finish a job whose products have all ended."""
+        for product_id in job.products:
+            product = self.products[product_id]
+            blocked = [self.products[p] for p in product.requires if self.products[p].state == "failed"]
+            if product.live and blocked and not product.running:
+                product.state, product.error, product.pending = "failed", blocked[0].error, []
+        products = [self.products[p] for p in job.products]
+        if any(p.live for p in products):
+            return
+        failed = [p for p in products if p.state == "failed"]
+        self._finish(job, "failed" if failed else "done", now, failed[0].error if failed else None)
+
+    def _finish(self, job: Job, state: str, now: float, error: WbtuiError | None) -> None:
+        job.summary = report.summary([self.products[p] for p in job.products])
+        job.state, job.finished, job.error = state, now, error
+        self._event("job", job, state=state, error=error.to_json() if error else None)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of products that no live job wants and no worker holds, and of old finished jobs."""
+        wanted = {p for j in self.jobs.values() if j.live for p in j.products}
+        held = {r.unit.of for r in self.workers.values() if r is not None}
+        for product_id in [p for p in self.products if p not in wanted and p not in held]:
+            del self.products[product_id]
+        finished = [j.id for j in self.jobs.values() if not j.live]
+        for job_id in finished[:-KEEP_FINISHED]:
+            del self.jobs[job_id]
+
+    def _event(self, name: str, job: Job, **fields: Any) -> None:
+        self._events.append({"event": name, "job": job.id, "label": job.label, **fields})
+
+    def _product_event(self, name: str, product: ProductWork, **fields: Any) -> None:
+        about = {"analysis": product.planned.analysis, "key": product.planned.key, "relative": product.planned.relative}
+        for job in self.jobs.values():
+            if job.live and product.id in job.products:
+                self._events.append({"event": name, "job": job.id, "cache": product.planned.cache, **about, **fields})
