@@ -28,7 +28,19 @@ from wbtui.store.fingerprints import bytes_fingerprint, tensors_fingerprint
 from wbtui.store.keys import ProductSpec, slug
 from wbtui.tensorfile import read_header
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+)
+SETTINGS_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+"""They change an older tokenizer's strings and flags, and are none by themselves."""
 MASK_SHARD_ROWS = 8192
 NULL_SHARD_ROWS = 512
 
@@ -206,8 +218,8 @@ def tokenizer_fingerprint(folder: Path) -> str:
         WeightsError: none is there.
     """
     parts = {name: bytes_fingerprint(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
-    if not parts:
-        raise WeightsError(f"{folder}: no tokenizer", "one of " + ", ".join(TOKENIZER_FILES))
+    if not parts.keys() - SETTINGS_FILES:
+        raise WeightsError(f"{folder}: no tokenizer", "tokenizer.json or the older files of a tokenizer")
     if "tokenizer.json" in parts:  # the other files are then not read
         return parts["tokenizer.json"]
     return "+".join(parts[name][:16] for name in sorted(parts))

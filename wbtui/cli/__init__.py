@@ -1,0 +1,103 @@
+"""The command line: ``wbtui [ADDRESS]`` opens the app, subcommands do everything else without one.
+
+stdout is data, stderr is words. Exit codes: 0 done, 1 work failed, 2 usage, 3 service unreachable, 4 timed out,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from wbtui import __version__, paths
+from wbtui.errors import WbtuiError
+
+
+class AddressGroup(click.Group):
+    """A group whose first word may be an address instead of a command; commands win."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for place, word in enumerate(args):
+            if not word.startswith("-"):
+                if word not in self.commands:
+                    args = [*args[:place], "open", *args[place:]]
+                break
+        else:
+            if not any(flag in args for flag in ("--help", "-h", "--version")):
+                args = [*args, "open"]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=AddressGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="""What SAE features do, read from the weights alone.
+
+    \b
+    wbtui                      choose a model and an SAE
+    wbtui demo                 the built-in trained demo
+    wbtui ADDRESS              MODEL[@SAE[#FEATURE]], for example demo@L3#120
+
+    MODEL is `demo`, a folder (./path) or a Hub id in the local Hub cache; SAE is a short name that
+    `wbtui saes MODEL` lists, or a folder.""",
+)
+@click.version_option(__version__, prog_name="wbtui")
+def cli() -> None:
+    """The root group; its help text is above."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code (the ``wbtui`` script)."""
+    _register()
+    try:
+        result = cli.main(args=argv, prog_name="wbtui", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("wbtui: interrupted", file=sys.stderr)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except WbtuiError as error:
+        print(f"wbtui: {error.line()}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): not an error, and nothing more can be said on stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = _internal(error)
+    if argv is None:
+        sys.exit(code)
+    return code
+
+
+def _internal(error: Exception) -> int:
+    """A fault of ours: one line for the user, the traceback in the log."""
+    if os.environ.get("WBTUI_DEBUG"):
+        traceback.print_exc()
+        return 1
+    place = paths.log_dir() / "crash.log"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place, "a", encoding="utf-8", errors="backslashreplace") as log:
+            traceback.print_exc(file=log)
+        where = f"the traceback is in {place}"
+    except OSError:
+        where = "set WBTUI_DEBUG=1 to see the traceback"
+    print(
+        f"wbtui: a fault in wbtui itself: {type(error).__name__}: {' '.join(str(error).split())}; {where}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _register() -> None:
+    """Import the command modules (each keeps heavy imports inside its functions)."""
+    from wbtui.cli import cache, compute, daemon, export, listing, open, show  # noqa: F401

@@ -1,0 +1,58 @@
+"""What the commands share: output, addresses, waiting for work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.cells import cell_len
+
+from wbtui.address import Address, parse_address
+from wbtui.display import safe_token_text
+from wbtui.errors import UsageError
+
+
+def print_json(data: Any) -> None:
+    """Data on stdout as indented JSON; non-finite numbers never get here (records make them null)."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(header: list[str], rows: list[list[str]], right: set[int] | None = None) -> None:
+    """An aligned table on stdout; every cell is made safe to print."""
+    right = right or set()
+    safe = [[safe_token_text(cell) if cell else "" for cell in row] for row in rows]
+    widths = [max(cell_len(row[i]) for row in [header, *safe]) for i in range(len(header))]
+    for row in [header, *safe]:
+        cells = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            pad = " " * (width - cell_len(cell))
+            cells.append(pad + cell if i in right else cell + pad)
+        click.echo("  ".join(cells).rstrip())
+
+
+def address_of(words: tuple[str, ...], *, sae: bool) -> Address:
+    """An address from one word (``demo@L3``) or two (``demo L3``).
+
+    Raises:
+        UsageError: more words, or no SAE where one is needed.
+    """
+    if len(words) == 1:
+        address = parse_address(words[0])
+    elif len(words) == 2:
+        address = Address(parse_address(words[0]).model, words[1])
+        if "#" in words[1]:
+            address = parse_address(f"{words[0]}@{words[1]}")
+    else:
+        raise UsageError(f"{len(words)} words", "an address (demo@L3) or MODEL SAE")
+    if sae and address.sae is None:
+        raise UsageError(
+            f"{address}: no SAE", "MODEL@SAE, for example demo@L3", f"`wbtui saes {address.model}` lists them"
+        )
+    return address
+
+
+def is_terminal() -> bool:
+    """Whether the app can run: both ends are a terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

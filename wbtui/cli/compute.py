@@ -1,0 +1,214 @@
+"""``wbtui compute``, and waiting for work with a progress bar (shared with ``show`` and ``export``)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wbtui.cli import cli
+from wbtui.cli.common import address_of, print_json
+from wbtui.errors import UsageError
+
+if TYPE_CHECKING:
+    from wbtui.catalog.plan import TokensPlan
+    from wbtui.features.table import FeatureTable
+
+
+def definition_option(command: Any) -> Any:
+    """``--definition NAME``."""
+    return click.option(
+        "--definition",
+        default="folded",
+        show_default=True,
+        help="Named definition of the numbers: folded, neuronpedia, neuronpedia-folded.",
+    )(command)
+
+
+def work_options(command: Any) -> Any:
+    """Options of every command that may have to compute first."""
+    for option in (
+        click.option("--device", help="cpu, cuda, cuda:N, mps or auto (default: auto, or WBTUI_DEVICE)."),
+        click.option("--no-daemon", is_flag=True, help="Compute in this process's own worker, without the service."),
+        click.option("--timeout", type=float, help="Give up after so many seconds (exit code 4)."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    ):
+        command = option(command)
+    return command
+
+
+class Progress:
+    """Progress of one job on stderr: a bar on a terminal, a line per finished product elsewhere."""
+
+    def __init__(self, label: str, quiet: bool) -> None:
+        self.quiet = quiet
+        self.label = label
+        self._bar: Any = None
+        self._task: Any = None
+        self._lines = not quiet and not sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """One event of the job."""
+        if self.quiet:
+            return
+        kind = event["event"]
+        if self._lines:
+            if kind == "product" and event.get("state") == "complete":
+                click.echo(f"wbtui: {self.label}: {event.get('analysis')} {event.get('key')} done", err=True)
+            return
+        if kind == "planned" and any(not p["complete"] for p in event["products"]):
+            self._start()
+        if self._bar is not None and "fraction" in event:
+            self._bar.update(self._task, completed=event["fraction"], what=event.get("phase") or "")
+
+    def _start(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(self.label, total=1.0, what="")
+        self._bar.start()
+
+
+def plan_of(address: Any, definition: str) -> tuple[TokensPlan, Path]:
+    """The plan that an address (with an SAE) and a definition's name mean, and the cache folder."""
+    from wbtui import paths
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.plan import plan_tokens
+    from wbtui.catalog.saes import find_sae
+    from wbtui.definitions import named_definition
+
+    cache = paths.cache_dir()
+    model = find_model(address.model)
+    return plan_tokens(model, find_sae(model, address.sae), named_definition(definition), cache), cache
+
+
+def run(
+    plan: TokensPlan,
+    cache: Path,
+    *,
+    device: str | None,
+    no_daemon: bool,
+    timeout: float | None,
+    quiet: bool,
+    checks: bool = True,
+    priority: str = "batch",
+    around: int | None = None,
+) -> dict[str, Any]:
+    """Compute what is missing of a plan and wait for it.
+
+    Raises:
+        UsageError: the running service computes on another device.
+        ServiceError, TimedOut, Cancelled, or the job's own error.
+    """
+    from wbtui.definitions import to_json
+    from wbtui.service import client, local, protocol
+    from wbtui.service.config import ServiceConfig
+
+    request = protocol.ComputeRequest(
+        model=plan.model.name if plan.model.kind != "folder" else plan.model.path,
+        sae=plan.sae.path if plan.sae.name.startswith(("/", ".", "~")) else plan.sae.name,
+        definition=to_json(plan.definition),
+        cache=str(cache.absolute()),
+        priority=priority,
+        checks=checks,
+        around=around,
+    )
+    config = ServiceConfig.from_env(**({"devices": (device,)} if device else {}))
+    with Progress(f"{plan.model.name}@{plan.sae.name}", quiet) as progress:
+        if no_daemon:
+            return local.run_job(request, progress, timeout=timeout, config=config)
+        if device:
+            _check_device(device)
+        return client.run_job(request, progress, timeout=timeout, config=config)
+
+
+def _check_device(device: str) -> None:
+    """A running service keeps its devices; asking it for another one is refused, never silently ignored."""
+    from wbtui.errors import ServiceError
+    from wbtui.service.client import Client
+
+    try:
+        with Client.connect(False) as service:
+            workers = service.status()["workers"]
+    except ServiceError:
+        return
+    names = [str(w.get("device", w.get("name"))) for w in (workers.values() if isinstance(workers, dict) else workers)]
+    if device != "auto" and device not in names:
+        raise UsageError(
+            f"the running service computes on {', '.join(names)}",
+            f"a service on {device}",
+            f"WBTUI_DEVICE={device} wbtui daemon restart, or --no-daemon",
+        )
+
+
+def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> FeatureTable:
+    """The finished table of an address, computed first if something is missing and ``compute`` says so.
+
+    Raises:
+        UsageError: not computed, and computing was not wanted.
+    """
+    from wbtui.features.table import FeatureTable
+    from wbtui.store.products import Product
+
+    plan, cache = plan_of(address, definition)
+    missing = [spec for spec in plan.all() if Product(cache, spec).state != "complete"]
+    if missing and not compute:
+        raise UsageError(
+            f"{plan.model.name}@{plan.sae.name}: {len(missing)} products are not computed",
+            "a finished computation",
+            f"wbtui compute {plan.model.name} {plan.sae.name}",
+        )
+    if missing:
+        run(plan, cache, **work)
+    return FeatureTable.open(cache, plan)
+
+
+@cli.command()
+@click.argument("where", nargs=-1, required=True, metavar="MODEL SAE | ADDRESS")
+@click.option("--analysis", type=click.Choice(["tokens"]), default="tokens", show_default=True, help="What to compute.")
+@click.option("--no-checks", is_flag=True, help="Leave out the fresh nulls and the sign-flip control of the summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was computed as JSON.")
+@definition_option
+@work_options
+def compute(
+    where: tuple[str, ...],
+    analysis: str,
+    no_checks: bool,
+    as_json: bool,
+    definition: str,
+    device: str | None,
+    no_daemon: bool,
+    timeout: float | None,
+    quiet: bool,
+) -> None:
+    """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice."""
+    del analysis  # the only one so far
+    plan, cache = plan_of(address_of(where, sae=True), definition)
+    answer = run(plan, cache, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet, checks=not no_checks)
+    products = [
+        {"analysis": p["analysis"], "key": p["key"], "path": str(cache / p["relative"]), "was_complete": p["complete"]}
+        for p in answer["products"]
+    ]
+    if as_json:
+        print_json({"model": plan.model.name, "sae": plan.sae.name, "definition": definition, "products": products})
+        return
+    new = sum(not p["was_complete"] for p in products)
+    click.echo(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
+    click.echo(str(cache / plan.tokens.relative))

@@ -1,0 +1,72 @@
+"""``wbtui [ADDRESS]``, ``wbtui demo``, ``wbtui screenshot``: the app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wbtui.cli import cli
+from wbtui.cli.common import is_terminal
+from wbtui.errors import UsageError
+
+
+def _run(address: str | None, definition: str) -> int:
+    if not is_terminal():
+        place = address or "demo@L3"
+        raise UsageError(
+            "no terminal on stdin and stdout",
+            "a terminal for the app",
+            f"without one: `wbtui show '{place}' --json`, `wbtui export`, `wbtui screenshot '{place}' -o app.svg`",
+        )
+    from wbtui.tui.run import run_app
+
+    return run_app(address, definition=definition)
+
+
+definition_option = click.option(
+    "--definition",
+    default="folded",
+    show_default=True,
+    help="Named definition of the numbers: folded, neuronpedia, neuronpedia-folded.",
+)
+
+
+@cli.command("open", hidden=True)
+@click.argument("address", required=False)
+@definition_option
+def open_(address: str | None, definition: str) -> int:
+    """Open the app at ADDRESS (what `wbtui ADDRESS` does)."""
+    return _run(address, definition)
+
+
+@cli.command()
+@definition_option
+def demo(definition: str) -> int:
+    """Open the built-in demo: a small trained model and its SAEs."""
+    from wbtui.catalog.models import DEMO, find_model
+    from wbtui.catalog.saes import list_saes
+
+    model = find_model(DEMO)
+    last = max((s for s in list_saes(model) if s.name == f"L{s.layer}"), key=lambda s: s.layer)
+    return _run(f"{DEMO}@{last.name}", definition)
+
+
+@cli.command()
+@click.argument("address", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The SVG file to write.")
+@click.option("--size", default="120x40", show_default=True, help="Columns x rows.")
+@click.option("--keys", default="", help="Keys to press first, separated by commas (Textual's names).")
+@definition_option
+def screenshot(address: str | None, output: Path, size: str, keys: str, definition: str) -> int:
+    """Write an SVG picture of the app at ADDRESS, without a terminal."""
+    try:
+        columns, rows = (int(n) for n in size.lower().split("x"))
+        assert 20 <= columns <= 500 and 5 <= rows <= 300
+    except (ValueError, AssertionError):
+        raise UsageError(f"size {size!r}", "COLUMNSxROWS, for example 120x40") from None
+    from wbtui.tui.run import make_screenshot
+
+    make_screenshot(address, (columns, rows), output, keys=[k for k in keys.split(",") if k], definition=definition)
+    click.echo(str(output))
+    return 0

@@ -1,0 +1,76 @@
+"""``wbtui show``: one feature's record, or an SAE's summary."""
+
+from __future__ import annotations
+
+import click
+
+from wbtui.cli import cli
+from wbtui.cli.common import address_of, print_json
+from wbtui.cli.compute import definition_option, table_of, work_options
+from wbtui.errors import UsageError
+
+
+@cli.command()
+@click.argument("where", nargs=-1, required=True, metavar="ADDRESS")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.option("--no-compute", is_flag=True, help="Fail instead of computing what is missing.")
+@definition_option
+@work_options
+@click.pass_context
+def show(
+    ctx: click.Context,
+    where: tuple[str, ...],
+    as_json: bool,
+    no_compute: bool,
+    definition: str,
+    device: str | None,
+    no_daemon: bool,
+    timeout: float | None,
+    quiet: bool,
+) -> None:
+    """Show a feature (MODEL@SAE#FEATURE) or the summary of an SAE (MODEL@SAE), computing what is missing.
+
+    MODEL alone lists its SAEs.
+    """
+    address = address_of(where, sae=False)
+    if address.sae is None:
+        from wbtui.cli.listing import saes
+
+        ctx.invoke(saes, model=address.model, as_json=as_json)
+        return
+    if address.feature is not None:
+        check_feature(address.model, address.sae, address.feature)
+    table = table_of(
+        address, definition, compute=not no_compute, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet,
+        priority="screen", around=address.feature,
+    )  # fmt: skip
+    if address.feature is None:
+        from wbtui.features import summary
+
+        found = summary.summary(table)
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(summary.render(found))
+        return
+    record = table.record(address.feature)
+    if as_json:
+        print_json(record)
+    else:
+        from wbtui.cli.card import render
+
+        click.echo(render(table, address.feature))
+
+
+def check_feature(model: str, sae: str, feature: int) -> None:
+    """Refuse a feature number that the SAE has not, before anything is computed.
+
+    Raises:
+        UsageError: out of range.
+    """
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.saes import find_sae
+
+    found = find_sae(find_model(model), sae)
+    if feature >= found.d_sae:
+        raise UsageError(f"feature {feature} of {model}@{sae}", f"a number from 0 to {found.d_sae - 1}")

@@ -1,0 +1,1 @@
+"""The unit of work: `compute_shard(task)`, with the weights it needs resident between shards."""

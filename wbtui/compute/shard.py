@@ -1,0 +1,164 @@
+"""``compute_shard``: from (product, row range) to a file in the cache. Everything a worker does goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wbtui import schema
+from wbtui.analysis.features import feature_rows, instant_row, null_rows
+from wbtui.analysis.mask import neighbour_counts
+from wbtui.compute.weights import Weights
+from wbtui.definitions import MaskDefinition, NullDefinition
+from wbtui.errors import WorkError
+from wbtui.store.keys import ProductSpec
+from wbtui.store.products import Product
+
+TILE = 128
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(share: float) -> None:
+    del share
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One unit of work: rows [start, stop) of one product. Plain data, so that any executor can carry it.
+
+    ``kind`` is ``shard`` or ``assemble`` (turn a product's finished shards into its columns file).
+    """
+
+    cache: str
+    spec: dict[str, Any]
+    start: int = 0
+    stop: int = 0
+    device: str = "cpu"
+    tile: int = TILE
+    kind: str = "shard"
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For ``assemble``: what the manifest records beside the numbers (seconds, device, threads)."""
+
+
+def compute_shard(
+    task: ShardTask,
+    *,
+    stop: Callable[[], bool] = _never,
+    progress: Callable[[float], None] = _ignore,
+) -> str:
+    """Compute one shard, or assemble a product; idempotent.
+
+    Args:
+        task: what to do.
+        stop: polled between vocabulary slices; True abandons the shard.
+        progress: told the share of this shard that is done, in [0, 1].
+
+    Returns:
+        str: the path of the file written.
+
+    Raises:
+        Cancelled: ``stop`` said so.
+        WeightsError: weights that cannot be read.
+        StoreError: a cache that cannot be written.
+    """
+    cache = Path(task.cache)
+    spec = ProductSpec.from_json(task.spec)
+    product = Product(cache, spec)
+    if task.kind == "assemble":
+        product.assemble(task.facts)
+        return str(product.path)
+    product.begin()
+    if spec.analysis == "vocab":
+        from wbtui.sources.vocabulary import read_vocabulary
+
+        product.write_whole(read_vocabulary(Path(spec.model["path"]), int(spec.identity["d_vocab"])), task.facts)
+        progress(1.0)
+        return str(product.path)
+    columns = _rows(cache, spec, task, stop, progress)
+    progress(1.0)
+    return str(product.write_shard(task.start, task.stop, columns))
+
+
+def _rows(
+    cache: Path, spec: ProductSpec, task: ShardTask, stop: Callable[[], bool], progress: Callable[[float], None]
+) -> dict[str, np.ndarray]:
+    """The columns of one shard."""
+    weights = Weights(cache, spec, task.device)
+    if spec.analysis == "mask":
+        definition = MaskDefinition(**spec.identity["mask"])
+        matrix = weights.matrix(spec.model["role"])
+        return {"neighbours": neighbour_counts(matrix, task.start, task.stop, definition, stop=stop)}
+
+    def step(done: int, of: int) -> None:
+        progress(done / of)
+
+    writes, reads = weights.tables()
+    common: dict[str, Any] = {**weights.norm, "tile": task.tile, "stop": stop, "progress": step}
+    if spec.analysis == "tokens":
+        decoder = weights.sae.decoder_rows(task.start, task.stop)
+        encoder = weights.sae.encoder_rows(task.start, task.stop)
+        return feature_rows(decoder, encoder, writes, reads, **common)
+    if spec.analysis == "null":
+        definition_of_null = NullDefinition(**spec.identity["null"])
+        wrote, read = (weights.null_directions(definition_of_null, side) for side in schema.SIDES)
+        assert wrote is not None
+        rows = slice(task.start, task.stop)
+        return null_rows(wrote[rows], None if read is None else read[rows], writes, reads, **common)
+    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens or null")
+
+
+def compute_row(
+    request: dict[str, Any],
+    feature: int,
+    device: str = "cpu",
+    *,
+    stop: Callable[[], bool] = _never,
+    progress: Callable[[float], None] = _ignore,
+) -> dict[str, Any]:
+    """One feature's row alone, provisional: never stored, replaced by its shard's.
+
+    Args:
+        request: {cache, spec: the ``tokens`` product's JSON}.
+        feature: its number.
+
+    Returns:
+        dict: column name -> number or list (JSON has no NaN: a non-finite number is None), and ``unmasked``: True where
+        the mask was not there yet.
+    """
+    spec = ProductSpec.from_json(request["spec"])
+    weights = Weights(Path(request["cache"]), spec, device)
+    decoder = weights.sae.decoder_rows(feature, feature + 1)[0]
+    encoder = weights.sae.encoder_rows(feature, feature + 1)
+    writes, reads = weights.tables(lazy=True)
+    columns = instant_row(decoder, None if encoder is None else encoder[0], writes, reads, **weights.norm, stop=stop)
+    progress(1.0)
+    out: dict[str, Any] = {"unmasked": weights.unmasked}
+    for name, array in columns.items():
+        row = array[0]
+        if isinstance(row, np.ndarray):
+            out[name] = [_plain(v) for v in row]
+        else:
+            out[name] = _plain(row)
+    return out
+
+
+def _plain(value: Any) -> float | int | None:
+    number = value.item()
+    if isinstance(number, float) and not np.isfinite(number):
+        return None
+    return number
+
+
+def unload() -> None:
+    """Let all resident weights go (idle)."""
+    Weights.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
