@@ -15,7 +15,7 @@ import pytest
 
 from tests.service import fake_work
 from tests.service.conftest import DEADLINE, Place, alive, check_complete, processes, socket_there, wait_until
-from wbtui.errors import Cancelled, ServiceError, TimedOut, WbtuiError, WeightsError
+from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError, WeightsError
 from wbtui.service import connect, place, protocol
 from wbtui.service.client import AsyncClient, Client, restart, run_job, stop
 from wbtui.service.start import with_package
@@ -278,6 +278,8 @@ def test_a_users_timeout_and_a_jobs_own_error(here):
         client.cancel(answer["job"])
         with pytest.raises(Cancelled):
             list(client.wait(answer["job"], DEADLINE))
+        with pytest.raises(UsageError, match="job 999"):
+            list(client.wait(999, DEADLINE))
 
 
 def test_a_service_that_cannot_start_says_why(here):

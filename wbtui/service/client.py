@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wbtui.errors import Cancelled, ServiceError, TimedOut, WbtuiError
+from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError
 from wbtui.service import connect, protocol
 from wbtui.service.aio import AsyncClient
 from wbtui.service.config import ServiceConfig
@@ -145,15 +145,16 @@ class Client:
         """Events of one job until it ends; the last is a ``job`` event with its final state.
 
         Raises:
-            TimedOut: not done in time. WbtuiError: the job's own error. Cancelled: it was cancelled.
+            UsageError: no such job. TimedOut. WbtuiError: the job's own error. Cancelled: it was cancelled.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        for known in self.call("watch")["jobs"]:
-            if known["job"] == job:
-                yield {"event": "progress", **known}
-                if known["state"] in protocol.FINAL_STATES:
-                    yield _final({"event": "job", **known})
-                    return
+        jobs = {known["job"]: known for known in self.call("watch")["jobs"]}
+        if job not in jobs:
+            raise UsageError(f"job {job}", "a job of this service that it still remembers")
+        yield {"event": "progress", **jobs[job]}
+        if jobs[job]["state"] in protocol.FINAL_STATES:
+            yield _final({"event": "job", **jobs[job]})
+            return
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         for event in self.events(left):
             if event["event"] == "ending":
