@@ -26,6 +26,7 @@ from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.compute.shard import ShardTask, compute_row, compute_shard
 from wbtui.definitions import DEFINITIONS, MaskDefinition, TokensDefinition
+from wbtui.errors import WeightsError
 from wbtui.features.vocabulary import Vocabulary
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
@@ -140,7 +141,6 @@ def vocab_truth(cache: Path, plan: TokensPlan) -> tuple[dict[str, Any], np.ndarr
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("name", ["masked", "neuronpedia"])
 def test_every_number_of_the_record(tmp_path: Path, model_type: str, name: str) -> None:
-    import dataclasses
 
     definition = DEFINITIONS["neuronpedia"]
     if name == "masked":
@@ -288,3 +288,18 @@ def test_encoders_off_the_stream_have_no_reads(tmp_path: Path, site: str) -> Non
     assert np.isnan(columns["reads.z_max"]).all()
     assert not np.isnan(columns["writes.z_max"]).any()
     assert np.isnan(columns_of(cache, plan.nulls[1])["reads.z_max"]).all()
+
+
+@pytest.mark.parametrize("analysis", ["mask", "tokens"])
+def test_a_token_row_that_is_not_finite_is_named(tmp_path: Path, analysis: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = tiny_model(tmp_path, "gemma2")
+    weights = {k: v.clone() for k, v in load_file(model / "model.safetensors").items()}
+    weights["model.embed_tokens.weight"][17, 3] = float("nan")
+    save_file(weights, model / "model.safetensors")
+    sae = tiny_sae(tmp_path, model, d_sae=24)
+    definition = DEFINITIONS["folded" if analysis == "mask" else "neuronpedia"]
+    plan = make_plan(model, sae, tmp_path / "cache", definition)
+    with pytest.raises(WeightsError, match="not finite in 1 token rows: #17"):
+        fill(tmp_path / "cache", [plan.vocab, *plan.masks.values(), plan.tokens])

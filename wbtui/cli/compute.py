@@ -199,6 +199,8 @@ def compute(
     quiet: bool,
 ) -> None:
     """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice."""
+    from wbtui.store.products import Product
+
     del analysis  # the only one so far
     plan, cache = plan_of(address_of(where, sae=True), definition)
     answer = run(plan, cache, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet, checks=not no_checks)
@@ -206,6 +208,10 @@ def compute(
         {"analysis": p["analysis"], "key": p["key"], "path": str(cache / p["relative"]), "was_complete": p["complete"]}
         for p in answer["products"]
     ]
+    bad = Product(cache, plan.tokens).manifest().get("nonfinite_rows") or []
+    if bad and not quiet:
+        shown = ", ".join(f"#{row}" for row in bad[:10]) + (" …" if len(bad) > 10 else "")
+        click.echo(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
     if as_json:
         print_json({"model": plan.model.name, "sae": plan.sae.name, "definition": definition, "products": products})
         return

@@ -17,7 +17,7 @@ from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
 from wbtui.compute.resident import Resident
 from wbtui.definitions import NullDefinition, TokensDefinition, tokens_from_json
-from wbtui.errors import WorkError
+from wbtui.errors import WeightsError, WorkError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.model import InputMap, OutputMap, input_map, output_map
 from wbtui.sources.sae import SaeSource
@@ -106,6 +106,12 @@ class Weights:
         key = ("tables", *names, str(sorted(self.definition_json.items())))
 
         def make(as_lazy: bool) -> tuple[TokenTable, TokenTable]:
+            try:
+                return tables(as_lazy)
+            except WeightsError as error:
+                raise self.located(error) from None
+
+        def tables(as_lazy: bool) -> tuple[TokenTable, TokenTable]:
             def prepare(tokens: torch.Tensor, side: str, **values: Any) -> TokenTable:
                 return prepare_side(
                     tokens,
@@ -131,6 +137,24 @@ class Weights:
         if lazy and not self._has(key):
             return self._get((*key, "lazy"), lambda: make(True), lambda _: 0)
         return self._get(key, lambda: make(False), size)
+
+    def located(self, error: WeightsError) -> WeightsError:
+        """An error about the token matrices with the place of what is not finite; other errors as they are."""
+        for role, name in (("embedding", self.checkpoint.architecture.embedding), ("unembedding", "unembedding")):
+            matrix = self.matrix(role)
+            bad = [
+                start + int(row)
+                for start in range(0, len(matrix), BLOCK)
+                for row in (~torch.isfinite(matrix[start : start + BLOCK]).all(1)).nonzero().flatten()
+            ]
+            if bad:
+                shown = ", ".join(f"#{token}" for token in bad[:8]) + (" …" if len(bad) > 8 else "")
+                return WeightsError(
+                    f"{self.spec.model['path']}: {name} is not finite in {len(bad)} token rows: {shown}",
+                    "finite weights",
+                    "the checkpoint is damaged: copy or download it again",
+                )
+        return error
 
     def _keep(self, side: str, vocab: Columns) -> tuple[np.ndarray, str]:
         """Tokens kept on a side, and a name for the choice."""
