@@ -247,8 +247,13 @@ class Product:
                     raise StoreError(f"{self.path}: nothing to assemble", "a product of rows", COMPUTE)
                 if self._shards.join(self._metadata(), self._complete_now):
                     self._recover(dict(facts or {}), verified=True)
-            if self._complete_now():
-                self._shards.clear()
+            if not self._complete_now():
+                raise StoreError(
+                    f"{self.path / places.COLUMNS}: removed or changed while it was made",
+                    "a cache left in peace",
+                    COMPUTE,
+                )
+            self._shards.clear()
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,259 @@
+"""The app in a real pseudo-terminal: ``python -m benchmarks.app [--features 131072] [--json FILE]``.
+
+An SAE of the wished size with invented numbers is opened by the real app in a child process; keys go in and frames come
+out as they do over SSH. A frame ends with the terminal's end-of-update mark (mode 2026, which this end says it knows).
+Aims: page-down at 131k features at most 16 ms; the cursor stands still within one frame of the last of held keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import select
+import statistics
+import struct
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbtui import schema
+from wbtui.catalog.models import find_model
+from wbtui.catalog.plan import plan_tokens
+from wbtui.catalog.saes import find_sae
+from wbtui.definitions import TokensDefinition, to_json
+from wbtui.features.vocabulary import Vocabulary
+from wbtui.store.products import Product
+
+AIM_PAGE_MS = 16.0
+FRAME_END = b"\x1b[?2026l"
+KEYS_PER_SECOND = 30
+QUIET = 0.4
+"""Seconds without output that count as standing still."""
+
+
+def invented(
+    n: int, vocabulary: int, columns: dict[str, schema.Column], definition: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Columns of ``n`` rows that obey the schema's shapes: bars, lists and classes all have something to draw."""
+    rng = np.random.default_rng(n)
+    out: dict[str, np.ndarray] = {}
+    for name, column in columns.items():
+        shape = (n, *schema.width_of(column, definition))
+        kind = np.dtype(column.dtype).kind
+        if name.endswith(("_ids", "_id")):
+            out[name] = rng.integers(0, vocabulary, shape).astype(column.dtype)
+        elif kind == "f":
+            out[name] = rng.standard_normal(shape, dtype=np.float32)
+        else:
+            out[name] = np.zeros(shape, dtype=column.dtype)
+    for side in ("writes", "against", "reads"):
+        if f"{side}.word_z" in out:
+            z = np.sort(np.abs(out[f"{side}.word_z"]) + 3 + rng.exponential(0.7, (n, 1)), axis=1)[:, ::-1]
+            out[f"{side}.word_z"] = np.ascontiguousarray(z, dtype=np.float32)
+            out[f"{side}.z_max"] = out[f"{side}.word_z"][:, 0].copy()
+            out[f"{side}.z_10"] = out[f"{side}.word_z"][:, 9].copy()
+            out[f"{side}.std"] = np.ones(n, dtype=np.float32)
+    return out
+
+
+def zeros_file(path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file of float16 zeros; sparse on most file systems."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, shape in tensors.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        file.truncate(8 + len(head) + at)
+
+
+def build(root: Path, n: int) -> tuple[str, Path]:
+    """An SAE of the demo model with ``n`` features and finished products; (address, cache)."""
+    model = find_model("demo")
+    folder = root / "saes" / f"L3-bench{n}"
+    folder.mkdir(parents=True)
+    config = {
+        "architecture": "standard", "d_in": model.d_model, "d_sae": n, "dtype": "float16", "device": "cpu",
+        "apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none",
+        "metadata": {"hook_name": "blocks.3.hook_resid_post", "model_name": "demo"},
+    }  # fmt: skip
+    (folder / "cfg.json").write_text(json.dumps(config))
+    weights = {"W_enc": (model.d_model, n), "W_dec": (n, model.d_model), "b_enc": (n,), "b_dec": (model.d_model,)}
+    zeros_file(folder / "sae_weights.safetensors", weights)
+    cache = root / "cache"
+    plan = plan_tokens(model, find_sae(model, str(folder)), TokensDefinition(), cache)
+    words = [f" word{i}" for i in range(model.d_vocab)]
+    vocab = Vocabulary.from_texts(words)
+    columns: dict[str, np.ndarray] = {"word": vocab.word_ids, "flags": vocab.flags}
+    parts = [word.encode() for word in words]
+    for name in ("text", "raw", "norm"):
+        columns[f"{name}_bytes"] = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        columns[f"{name}_offsets"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    Product(cache, plan.vocab).write_whole(columns)
+    definition = to_json(plan.definition)
+    for spec in plan.all():
+        if spec.rows == 0:
+            continue
+        product = Product(cache, spec)
+        product.begin()
+        kinds = {"tokens": schema.tokens_columns, "null": schema.null_columns}
+        for start, stop in product.missing():
+            if spec.analysis == "mask":
+                rows = {"neighbours": np.zeros(stop - start, dtype=np.int32)}
+            else:
+                rows = invented(stop - start, model.d_vocab, kinds[spec.analysis](), definition)
+            product.write_shard(start, stop, rows)
+        if product.state != "complete":
+            product.assemble()
+    return f"demo@{folder}", cache
+
+
+class Terminal:
+    """The app in a child process behind a pseudo-terminal."""
+
+    def __init__(self, address: str, cache: Path, size: tuple[int, int]) -> None:
+        self.started = time.perf_counter()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", WBTUI_CACHE_DIR=str(cache))
+            os.environ.update({f"WBTUI_{k}_DIR": str(cache.parent / k.lower()) for k in ("DATA", "RUNTIME", "LOG")})
+            code = "import sys; from wbtui.tui.run import run_app; sys.exit(run_app(sys.argv[1]))"
+            os.execv(sys.executable, [sys.executable, "-c", code, address])
+        columns, rows = size
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.output = b""
+
+    def read(self, within: float) -> bytes:
+        """What comes within so many seconds, at most one read; queries for synchronised output are answered."""
+        ready, _, _ = select.select([self.fd], [], [], within)
+        if not ready:
+            return b""
+        try:
+            data = os.read(self.fd, 1 << 20)
+        except OSError:
+            return b""
+        if b"\x1b[?2026$p" in data:
+            os.write(self.fd, b"\x1b[?2026;2$y")
+        self.output += data
+        return data
+
+    def until(self, needle: bytes, within: float = 60.0) -> float:
+        """Seconds from the start until ``needle`` has come."""
+        deadline = time.perf_counter() + within
+        while needle not in self.output:
+            if time.perf_counter() > deadline:
+                raise SystemExit(f"the app did not show {needle!r} in {within:g} s: {self.output[-2000:]!r}")
+            self.read(0.5)
+        return time.perf_counter() - self.started
+
+    def quiet(self) -> None:
+        """Until nothing comes for a while."""
+        while self.read(QUIET):
+            pass
+
+    def frames(self, quiet: float = QUIET) -> list[tuple[float, int]]:
+        """(seconds from now, bytes) of each frame until nothing comes for a while."""
+        start, out, pending = time.perf_counter(), [], b""
+        while data := self.read(quiet):
+            pending += data
+            now = time.perf_counter() - start
+            while FRAME_END in pending:
+                frame, _, pending = pending.partition(FRAME_END)
+                out.append((now, len(frame)))
+        return out
+
+    def key(self, data: bytes) -> list[tuple[float, int]]:
+        """Press, and take the frames that follow."""
+        os.write(self.fd, data)
+        return self.frames(0.15)
+
+    def close(self) -> None:
+        """Quit."""
+        os.write(self.fd, b"q")
+        while self.read(2.0):
+            pass
+        os.waitpid(self.pid, 0)
+
+
+def measure(n: int, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+    """All figures for one number of features."""
+    with tempfile.TemporaryDirectory() as folder:
+        address, cache = build(Path(folder), n)
+        starts = []
+        for _ in range(3):
+            terminal = Terminal(address, cache, size)
+            starts.append(terminal.until(f"{n:,} features".encode()))
+            if len(starts) < 3:
+                terminal.quiet()
+                terminal.close()
+        terminal.quiet()
+        pages = [terminal.key(b"\x1b[6~")[0] for _ in range(repeats)]
+        moves = [terminal.key(b"j")[0] for _ in range(repeats)]
+        for _ in range(2 * KEYS_PER_SECOND):
+            due = time.perf_counter() + 1 / KEYS_PER_SECOND
+            os.write(terminal.fd, b"j")
+            while (left := due - time.perf_counter()) > 0:
+                terminal.read(left)
+        os.write(terminal.fd, b"j")
+        after = terminal.frames()
+        terminal.key(b"s")
+        terminal.close()
+
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"median": round(statistics.median(values), 2), "p95": round(sorted(values)[int(len(values) * 0.95)], 2)}
+
+    return {
+        "features": n,
+        "size": f"{size[0]}x{size[1]}",
+        "first_rows_s": round(statistics.median(starts), 3),
+        "page_down_ms": spread([seconds * 1e3 for seconds, _ in pages]),
+        "page_down_bytes": int(statistics.median(size for _, size in pages)),
+        "cursor_ms": spread([seconds * 1e3 for seconds, _ in moves]),
+        "cursor_bytes": int(statistics.median(size for _, size in moves)),
+        "held_keys": {
+            "cursor_stands_after_ms": round(after[0][0] * 1e3, 1) if after else None,
+            "card_follows_after_ms": round(after[-1][0] * 1e3, 1) if after else None,
+            "frames_after_release": len(after),
+        },
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; 1 where page-down misses its aim by more than twice."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--features", type=int, nargs="*", default=[1024, 131_072])
+    parser.add_argument("--size", default="120x40")
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--json", help="file for all numbers, - for standard output")
+    given = parser.parse_args(argv)
+    columns, rows = (int(x) for x in given.size.split("x"))
+    results = [measure(n, (columns, rows), given.repeats) for n in given.features]
+    for r in results:
+        print(
+            f"{r['features']:>9,} features {r['size']}: first rows {r['first_rows_s']:.2f} s · "
+            f"page-down {r['page_down_ms']['median']:.1f} ms (p95 {r['page_down_ms']['p95']:.1f}, "
+            f"{r['page_down_bytes']:,} B) · "
+            f"cursor {r['cursor_ms']['median']:.1f} ms ({r['cursor_bytes']:,} B) · "
+            f"held keys: cursor stands after {r['held_keys']['cursor_stands_after_ms']} ms, "
+            f"card after {r['held_keys']['card_follows_after_ms']} ms"
+        )
+    if given.json:
+        text = json.dumps(results, indent=1)
+        print(text) if given.json == "-" else Path(given.json).write_text(text + "\n")
+    return int(any(r["page_down_ms"]["median"] > 2 * AIM_PAGE_MS for r in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

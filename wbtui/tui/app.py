@@ -1,0 +1,125 @@
+"""The app: theme, screens, the service desk. Everything else is in its screens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from wbtui.address import Address
+from wbtui.definitions import TokensDefinition
+from wbtui.tui import messages as say
+from wbtui.tui.data import save_session
+from wbtui.tui.desk import ClientLike, Desk, service_client
+from wbtui.tui.screens.main import MainScreen
+from wbtui.tui.screens.start import StartScreen
+from wbtui.tui.state import View
+from wbtui.tui.theme import THEME, palette_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class WbtuiApp(App[int]):
+    """wbtui in a terminal.
+
+    Args:
+        address: where to open; a model alone or None opens the start screen.
+        cache: the product cache.
+        definition: what the numbers mean.
+        make_client: for tests; makes a client of the service.
+        color_system: for tests; None takes the terminal's.
+        remember: whether the last view is kept for the next start.
+    """
+
+    TITLE = "wbtui"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit_now", show=False, priority=True)]
+    CSS = "Screen { background: $background; color: $foreground; }"
+
+    def __init__(
+        self,
+        address: Address | None,
+        *,
+        cache: Path,
+        definition: TokensDefinition,
+        make_client: Callable[[bool], ClientLike] = service_client,
+        color_system: str | None = None,
+        remember: bool = True,
+    ) -> None:
+        super().__init__()
+        self.address = address
+        self.cache = cache
+        self.definition = definition
+        self.remember = remember
+        self.palette = palette_name(color_system or self.console.color_system)
+        if self.palette == "rich":
+            self.register_theme(THEME)
+            self.theme = THEME.name
+        else:
+            self.theme = "ansi-dark"  # the terminal's own colours, or with NO_COLOR none
+        self.desk = Desk(self._tell, make_client)
+
+    def _tell(self, message: Message) -> None:
+        """What the desk says goes to the screen on top and to the main screen under it."""
+        for screen in self.screen_stack:
+            if screen is self.screen or isinstance(screen, MainScreen):
+                screen.post_message(message)
+
+    def on_mount(self) -> None:
+        """The first screen."""
+        if self.address is not None and self.address.sae is not None:
+            self.push_screen(MainScreen(self.address))
+        else:
+            self.push_screen(StartScreen(self.address.model if self.address else None))
+
+    @property
+    def main(self) -> MainScreen | None:
+        """The main screen, where there is one."""
+        return next((s for s in self.screen_stack if isinstance(s, MainScreen)), None)
+
+    def show_main(self, address: Address, view: View | None = None) -> None:
+        """Open an address from the start screen."""
+        main = self.main
+        if main is not None:
+            self.pop_screen()
+            if view is not None:
+                main.open(address, view)
+            else:
+                main.visit(address)
+        else:
+            self.push_screen(MainScreen(address, view))
+
+    def show_start(self) -> None:
+        """The start screen, over the main one."""
+        main = self.main
+        self.push_screen(StartScreen(main.view.model if main is not None else None))
+
+    def back_or_leave(self) -> None:
+        """From the start screen: back to what was open, or out."""
+        if self.main is not None and isinstance(self.screen, StartScreen):
+            self.pop_screen()
+        else:
+            self.leave(None)
+
+    def leave(self, view: View | None) -> None:
+        """Quit, remembering where one was."""
+        main = self.main
+        view = view or (main.view if main is not None and main.opened is not None else None)
+        if self.remember and view is not None:
+            save_session(view)
+        self.exit(0)
+
+    def action_quit_now(self) -> None:
+        """Ctrl+C and Ctrl+Q, wherever one is."""
+        self.leave(None)
+
+    async def on_unmount(self) -> None:
+        """Say goodbye to the service."""
+        await self.desk.close()
+
+    def on_exported(self, message: say.Exported) -> None:
+        """Nothing here: screens show it."""

@@ -1,0 +1,182 @@
+"""Opening places, putting rows in order, remembering the session: what runs in threads, away from the event loop."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wbtui import paths
+from wbtui.address import Address
+from wbtui.catalog.models import ModelInfo, find_model, list_models
+from wbtui.catalog.plan import TokensPlan, plan_tokens
+from wbtui.catalog.saes import SaeInfo, find_sae, list_saes
+from wbtui.definitions import TokensDefinition
+from wbtui.errors import UsageError, WbtuiError
+from wbtui.tui.state import Rows, SortKey, View, from_session, to_session
+
+if TYPE_CHECKING:
+    from wbtui.features.table import FeatureTable
+
+
+@dataclass
+class Opened:
+    """A model, an SAE and its table."""
+
+    model: ModelInfo
+    sae: SaeInfo
+    saes: tuple[SaeInfo, ...]
+    plan: TokensPlan
+    table: FeatureTable
+    cache: Path
+    writable: bool
+    missing: tuple[str, ...]
+    """Analyses of which something is missing; empty: nothing need be asked of the service."""
+
+    def layer_neighbour(self, step: int) -> SaeInfo | None:
+        """The SAE ``step`` layers on at the same kind of hook: the nearest layer that has one, its first by name."""
+        here = self.sae.layer
+        beyond = [s for s in self.saes if (s.layer - here) * step > 0 and s.site == self.sae.site]
+        if not beyond:
+            return None
+        layer = min((s.layer for s in beyond), key=lambda at: abs(at - here))
+        return next(s for s in beyond if s.layer == layer)
+
+
+def open_address(address: Address, cache: Path, definition: TokensDefinition) -> Opened:
+    """Find, plan and map (no torch, no service).
+
+    Raises:
+        WbtuiError: unknown model or SAE, a feature out of range, unreadable weights or cache.
+    """
+    from wbtui.features.table import FeatureTable
+
+    model = find_model(address.model)
+    if address.sae is None:
+        raise UsageError(f"{address}: no SAE", "MODEL@SAE")
+    sae = find_sae(model, address.sae)
+    if address.feature is not None and not 0 <= address.feature < sae.d_sae:
+        raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
+    plan = plan_tokens(model, sae, definition, cache)
+    table = FeatureTable.open(cache, plan)
+    saes = tuple(list_saes(model))
+    return Opened(model, sae, saes, plan, table, cache, writable(cache), missing_analyses(cache, plan))
+
+
+def missing_analyses(cache: Path, plan: TokensPlan) -> tuple[str, ...]:
+    """Analyses of a plan that are not complete in the cache, checks included, each once."""
+    from wbtui.store.products import Product
+
+    out: list[str] = []
+    for spec in plan.all():
+        if spec.analysis not in out and Product(cache, spec).state != "complete":
+            out.append(spec.analysis)
+    return tuple(out)
+
+
+def writable(cache: Path) -> bool:
+    """Whether products can be written: the cache, or the nearest folder above it that exists, can be."""
+    place = cache
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return os.access(place, os.W_OK | os.X_OK)
+
+
+CARD_COLUMNS = ("writes.class", "reads.class", "writes.n_words", "writes.evidence", "unclear.writes", "same")
+"""Derived columns that a card reads."""
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """Filter and order applied to a version of the table; ``rows`` is None where the filter is wrong."""
+
+    rows: Rows | None
+    filter: str
+    sort: tuple[SortKey, ...]
+    version: int
+    error: str = ""
+    hint: str = ""
+    """Where nothing matches: the nearest thing that would."""
+
+
+def arrange(table: FeatureTable, text: str, sort: tuple[SortKey, ...], columns: tuple[str, ...] = ()) -> Arranged:
+    """Which rows, in which order. Derived columns that will be drawn are computed on the way, off the event loop."""
+    from wbtui.features.names import is_name
+    from wbtui.features.order import order
+    from wbtui.features.query import parse
+
+    version = table.version
+    try:
+        chosen = None
+        hint = ""
+        if text.strip():
+            query = parse(text)
+            chosen = np.flatnonzero(query.mask(table))
+            if len(chosen) == 0:
+                hint = query.why_empty(table)
+        ordered = order(table, list(sort), chosen)
+        for name in (*columns, *CARD_COLUMNS):
+            if is_name(name):
+                table.known(name)
+    except WbtuiError as error:
+        return Arranged(None, text, sort, version, error=error.line())
+    return Arranged(Rows(np.asarray(ordered), table.n), text, sort, version, hint=hint)
+
+
+@dataclass(frozen=True)
+class SaeRow:
+    """An SAE in the start screen's list."""
+
+    info: SaeInfo
+    state: str
+    """``complete``, ``partial``, ``absent``, or ``error``."""
+    line: str = ""
+
+
+def models() -> list[ModelInfo]:
+    """Every model that can be opened."""
+    return list_models()
+
+
+def sae_rows(model: ModelInfo, cache: Path, definition: TokensDefinition) -> list[SaeRow]:
+    """A model's SAEs and what is computed of each."""
+    from wbtui.store.products import Product
+
+    out = []
+    for sae in list_saes(model):
+        try:
+            plan = plan_tokens(model, sae, definition, cache)
+            out.append(SaeRow(sae, Product(cache, plan.tokens).state))
+        except WbtuiError as error:
+            out.append(SaeRow(sae, "error", error.line()))
+    return out
+
+
+def session_path() -> Path:
+    """Where the last view is remembered."""
+    return paths.data_dir() / "session.json"
+
+
+def save_session(view: View) -> None:
+    """Remember a view for the next start; a data folder that cannot be written is no one's worry."""
+    path = session_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}.tmp")
+        new.write_text(json.dumps(to_session(view)), encoding="utf-8")
+        os.replace(new, path)
+    except OSError:
+        return
+
+
+def load_session() -> View | None:
+    """The last view, if there is one that can be read."""
+    try:
+        data: Any = json.loads(session_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return from_session(data) if isinstance(data, dict) else None

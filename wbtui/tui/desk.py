@@ -1,0 +1,199 @@
+"""The app's side of the service: one connection, asked only for what is missing. It posts messages, touches no widget.
+
+Nothing is contacted before the first picture is on screen. A service that cannot be reached, or is of another version,
+is one line of notice: finished products are read without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wbtui.definitions import to_json
+from wbtui.errors import Cancelled, ServiceError, WbtuiError
+from wbtui.tui.messages import JobMoved, RowComputed, RowFailed, ServiceChanged
+
+if TYPE_CHECKING:
+    from textual.message import Message
+
+    from wbtui.tui.data import Opened
+
+
+class ClientLike(Protocol):
+    """What the desk needs of ``wbtui.service.client.AsyncClient``."""
+
+    autostart: bool
+
+    @property
+    def connected(self) -> bool: ...
+    async def connect(self) -> None: ...
+    async def call(self, op: str, timeout: float | None = None, **fields: Any) -> Any: ...
+    def events(self) -> AsyncIterator[dict[str, Any]]: ...
+    async def close(self) -> None: ...
+
+
+def service_client(autostart: bool) -> ClientLike:
+    """A client of this user's service on this host."""
+    from wbtui.service.client import AsyncClient
+
+    return AsyncClient(autostart=autostart)
+
+
+class Desk:
+    """Asks the service and passes on what it says.
+
+    Args:
+        post: takes a message to the app; called on the event loop only.
+        make_client: makes an unconnected client; its argument: whether it may start a service.
+    """
+
+    def __init__(
+        self, post: Callable[[Message], Any], make_client: Callable[[bool], ClientLike] = service_client
+    ) -> None:
+        self._post = post
+        self._make = make_client
+        self._client: ClientLike | None = None
+        self._lock = asyncio.Lock()
+        self._reader: asyncio.Task[None] | None = None
+        self._rows: dict[int, asyncio.Task[None]] = {}
+        self.state = "unknown"
+        """``unknown``, ``starting``, ``up``, ``down``, ``other version``."""
+        self.line = ""
+        self.jobs: dict[int, dict[str, Any]] = {}
+        """Every job that was heard of, as the service describes it."""
+
+    def _say(self, state: str, line: str = "") -> None:
+        if (state, line) != (self.state, self.line):
+            self.state, self.line = state, line
+            self._post(ServiceChanged(state, line))
+
+    async def look(self) -> None:
+        """See whether a service runs, starting none."""
+        try:
+            await self._connected(autostart=False)
+        except WbtuiError:
+            return
+
+    async def _connected(self, autostart: bool = True) -> ClientLike:
+        async with self._lock:
+            if self._client is not None and self._client.connected:
+                return self._client
+            await self._let_go()
+            client = self._make(autostart)
+            if autostart:
+                self._say("starting")
+            reader = asyncio.create_task(self._listen(client))
+            await asyncio.sleep(0)  # its first step makes it a listener, before anything can happen
+            try:
+                await client.connect()
+            except (WbtuiError, OSError) as error:
+                await client.close()
+                reader.cancel()
+                line = error.line() if isinstance(error, WbtuiError) else str(error)
+                self._say("other version" if "version" in line else "down", line)
+                raise error if isinstance(error, WbtuiError) else ServiceError(f"no service: {error}") from None
+            client.autostart = False  # a service that the user stops later stays stopped until it is needed
+            self._client, self._reader = client, reader
+            self._say("up")
+            return client
+
+    async def _listen(self, client: ClientLike) -> None:
+        async for event in client.events():
+            self._take(client, event)
+
+    def _take(self, client: ClientLike, event: dict[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "connected":
+            self.jobs = {j["job"]: j for j in event.get("jobs", []) if isinstance(j.get("job"), int)}
+            if client is self._client:
+                self._say("up")
+                self._post(JobMoved({"event": "connected"}))
+        elif kind == "disconnected" and client is self._client:
+            self.jobs.clear()
+            self._say("down", "the service has gone")
+        elif kind == "overflow":
+            self._post(JobMoved({"event": "shard"}))
+        number = event.get("job")
+        if isinstance(number, int):
+            known = self.jobs.setdefault(number, {"job": number})
+            if kind in ("job", "progress"):
+                known.update({k: v for k, v in event.items() if k not in ("event", "v")})
+            self._post(JobMoved({**known, **event}))
+
+    async def _call(self, op: str, **fields: Any) -> Any:
+        client = await self._connected()
+        return await client.call(op, **fields)
+
+    async def _let_go(self) -> None:
+        client, self._client = self._client, None
+        reader, self._reader = self._reader, None
+        if client is not None:
+            await client.close()
+        if reader is not None:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    @staticmethod
+    def _place(opened: Opened) -> dict[str, Any]:
+        from wbtui.service import connect
+
+        return {
+            "model": connect.absolute(opened.model.name),
+            "sae": connect.absolute(opened.sae.name),
+            "definition": to_json(opened.plan.definition),
+            "cache": connect.cache(opened.cache),
+        }
+
+    async def compute(self, opened: Opened, around: int, priority: str = "screen") -> dict[str, Any]:
+        """Ask for everything missing of an address, shards around a row first.
+
+        Raises:
+            WbtuiError: no service, or it refuses.
+        """
+        answer = dict(await self._call("compute", **self._place(opened), priority=priority, around=around))
+        number = answer["job"]
+        job = self.jobs.setdefault(number, {"job": number, "state": "queued", "fraction": 0.0})
+        job.update({k: v for k, v in answer.items() if k != "products"})
+        return dict(job)
+
+    def ask_row(self, opened: Opened, feature: int) -> None:
+        """Ask for one feature's row ahead of everything; the answer comes as a message. Earlier askings are dropped."""
+        if feature in self._rows:
+            return
+        for task in self._rows.values():
+            task.cancel()
+        self._rows = {feature: asyncio.create_task(self._row(opened, feature))}
+
+    async def _row(self, opened: Opened, feature: int) -> None:
+        try:
+            answer = await self._call("row", **self._place(opened), feature=feature)
+            self._post(RowComputed(opened, feature, answer["columns"]))
+        except Cancelled:
+            pass
+        except WbtuiError as error:
+            self._post(RowFailed(feature, error.line()))
+        finally:
+            if self._rows.get(feature) is asyncio.current_task():
+                del self._rows[feature]
+
+    async def cancel(self, job: int) -> None:
+        """Cancel a job."""
+        await self._call("cancel", job=job)
+
+    async def list_jobs(self) -> list[dict[str, Any]]:
+        """Every job the service knows; starts no service.
+
+        Raises:
+            WbtuiError: none runs.
+        """
+        client = await self._connected(autostart=False)
+        return [j for j in (await client.call("jobs"))["jobs"] if isinstance(j, dict)]
+
+    async def close(self) -> None:
+        """Leave; what was asked for the screen alone is then given up by the service, finished shards stay."""
+        rows = list(self._rows.values())
+        for task in rows:
+            task.cancel()
+        await asyncio.gather(*rows, return_exceptions=True)
+        await self._let_go()

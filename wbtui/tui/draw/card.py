@@ -1,0 +1,323 @@
+"""The card: one feature as a sentence, blocks of lines, each a pure function of the table, the row and a width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from wbtui.definitions import RECONSTRUCTION
+from wbtui.display import fit, safe_token_text
+from wbtui.tui.draw.bars import bar
+from wbtui.tui.draw.line import Line, cut, rule, spread, width_of, wrap
+from wbtui.tui.draw.metrics import metrics_block
+from wbtui.tui.draw.population import Population, population_block, population_line
+from wbtui.tui.facts import (
+    REASONS,
+    ShownWord,
+    class_of,
+    envelope,
+    listed,
+    reason,
+    says,
+    state_of,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from wbtui.features.table import FeatureTable
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a card is drawn with beside the table and the row."""
+
+    marked: bool = False
+    tokens: bool = False
+    """Single tokens with ids in place of merged words."""
+    layer: int | None = None
+    """The SAE's layer, of ``layers``; early and late layers carry a warning."""
+    layers: int = 0
+    populations: Mapping[str, Population] = field(default_factory=dict)
+    unmasked: bool = False
+    """A provisional row that was made before the token mask."""
+
+    @property
+    def early(self) -> bool:
+        """What the first layer writes says little about prediction (methods 1.2)."""
+        return self.layer == 0
+
+    @property
+    def late(self) -> bool:
+        """What layers from the middle on read is weak evidence (methods 2.4)."""
+        return self.layer is not None and self.layer * 2 >= self.layers > 1
+
+
+def title(table: FeatureTable, row: int, width: int, look: Look) -> Line:
+    """``#737  SET OF 9 WORDS`` and on the right what is special about the row."""
+    plain = bool(reason(table, row)) or class_of(table, row) in ("", "none") or state_of(table, row) == "absent"
+    left: Line = [(f"#{row}", "strong"), ("  ", "text"), (table.sentence(row), "dim" if plain else "strong")]
+    right: Line = []
+    if state_of(table, row) == "provisional":
+        right.append(("~ provisional, unmasked" if look.unmasked else "~ provisional", "provisional"))
+    if look.marked:
+        right += [("  ●" if right else "●", "mark")]
+    return spread(left, right, width)
+
+
+def sentence(table: FeatureTable, row: int, width: int, lines: int = 2) -> list[Line]:
+    """What the title rests on, in words."""
+    if state_of(table, row) == "absent":
+        return [[("its numbers are on their way", "dim")]]
+    return wrap(says(table, row).split(), width, "dim")[:lines]
+
+
+def words_block(table: FeatureTable, row: int, width: int, count: int, *, tokens: bool = False) -> list[Line]:
+    """WRITES as bars with the noise drawn in, AGAINST beside it where there is room for both."""
+    if width >= 56 and not tokens:
+        gap = 3
+        left_width = (width - gap) * 34 // 62 + 1
+        right_width = width - gap - left_width
+        left = bars_of(table, row, "writes", left_width, count)
+        right = bars_of(table, row, "against", right_width, count)
+        height = max(len(left), len(right))
+        out: list[Line] = [
+            [*rule(left_width, "WRITES", "z"), ("─┬─", "rule"), *rule(right_width, "AGAINST", "z")],
+        ]
+        for i in range(height):
+            a = cut(left[i], left_width) if i < len(left) else cut([], left_width)
+            b = cut(right[i], right_width) if i < len(right) else cut([], right_width)
+            out.append([*a, (" │ ", "rule"), *b])
+        return out
+    side_rows = [rule(width, "WRITES", "id · value · z" if tokens else "z")]
+    side_rows += (
+        tokens_of(table, row, "writes", width, count) if tokens else bars_of(table, row, "writes", width, count)
+    )
+    return side_rows
+
+
+def bars_of(table: FeatureTable, row: int, side: str, width: int, count: int) -> list[Line]:
+    """A side's words as bars of z; the line of the noise stands where the list sinks into it."""
+    words = listed(table, row, side, count)
+    if not words:
+        return wrap(("– " + _why_empty(table, row, side)).split(), width, "dim")
+    levels = envelope(table, side)
+    full = max(max((w.z for w in words if math.isfinite(w.z)), default=1.0), float(levels[0]) if len(levels) else 0.0)
+    name_width = min(max(8, max(cell_len(w.text) for w in words)), max(8, width * 2 // 5))
+    bar_width = max(0, width - name_width - 1 - 5)
+    sign = -1 if side == "against" else 1
+    role = {"writes": "writes", "against": "against", "reads": "reads"}[side]
+    out: list[Line] = []
+    drawn_line = False
+    for rank, word in enumerate(words):
+        level = float(levels[rank]) if rank < len(levels) else math.nan
+        if word.inside_null and not drawn_line:
+            out.append(_noise_line(width, level, sign, all_inside=rank == 0))
+            drawn_line = True
+        ink = "dim" if word.inside_null else "text"
+        out.append(
+            [
+                (fit(word.text, name_width) + " ", ink),
+                *bar(word.z, full, bar_width, level, role),
+                (f"{sign * word.z:5.1f}", ink),
+            ]
+        )
+    return out
+
+
+def _noise_line(width: int, level: float, sign: int, *, all_inside: bool) -> Line:
+    text = " all inside noise " if all_inside else " 99 % of noise "
+    value = f" {sign * level:.1f}" if math.isfinite(level) else ""
+    dashes = max(0, width - cell_len(text) - len(value) - 2)
+    return cut([("┄┄", "faint"), (text, "dim"), ("┄" * dashes, "faint"), (value, "dim")], width)
+
+
+def tokens_of(table: FeatureTable, row: int, side: str, width: int, count: int) -> list[Line]:
+    """Single tokens: text with its spaces visible, id, value, z."""
+    base, listing = ("writes", "bottom") if side == "against" else (side, "top")
+    ids = table.cell(f"{base}.{listing}_ids", row)[:count]
+    values = table.cell(f"{base}.{listing}_values", row)[:count]
+    mean, std = value_of(table, f"{base}.mean", row), value_of(table, f"{base}.std", row)
+    out: list[Line] = []
+    room = max(8, width - 26)
+    for token, value in zip(ids, values, strict=True):
+        if token < 0:
+            break
+        z = (float(value) - mean) / std if std > 0 else math.nan
+        out.append(
+            [
+                (fit(token_text(table, int(token)), room), "text"),
+                (f"{int(token):>8}", "dim"),
+                (f"{float(value):>10.3f}", "text"),
+                (f"{z:>7.1f}", "text"),
+            ]
+        )
+    return out or wrap(("– " + _why_empty(table, row, side)).split(), width, "dim")
+
+
+def token_text(table: FeatureTable, token: int) -> str:
+    """A token with its spaces made visible, safe."""
+    if table.vocab is None:
+        return f"#{token}"
+    return safe_token_text(table.vocab.text(token)).replace(" ", "␣")
+
+
+def _why_empty(table: FeatureTable, row: int, side: str) -> str:
+    why = reason(table, row, "reads" if side == "reads" else "writes")
+    return REASONS[why][1] if why else "no list"
+
+
+def reads_block(table: FeatureTable, row: int, width: int, *, lines: int = 2, late: bool = False) -> list[Line]:
+    """READS: the words whose embeddings the encoder points at; faded inside their noise."""
+    head = rule(width, "READS", "late layer: weak evidence · z" if late else "z")
+    why = reason(table, row, "reads")
+    if why:
+        return [head, *wrap(("– " + REASONS[why][1]).split(), width, "dim")[:2]]
+    words = listed(table, row, "reads", 12)
+    if not words:
+        return [head, [("– no list", "dim")]]
+    inside = words[0].inside_null
+    body = _flow(words, width - 6, lines)
+    z = f"{words[0].z:5.1f}"
+    body[0] = spread(body[0], [(z, "dim" if inside else "text")], width)
+    if inside:
+        body.append([("all inside 99 % of noise", "dim")])
+    else:
+        note = reads_note(table, row)
+        body += [cut(note, width)] if note else []
+    return [head, *body]
+
+
+def reads_note(table: FeatureTable, row: int) -> Line:
+    """``≡`` where the strongest token of both sides is the same (methods 1.2: identity, not prediction)."""
+    if bool(table.column("same")[row]):
+        return [("≡ ", "reads"), ("writes what it reads: identity more than prediction", "dim")]
+    return []
+
+
+def _flow(words: list[ShownWord], width: int, lines: int) -> list[Line]:
+    """Words one after another over a few lines, those inside the noise dimmed."""
+    out: list[Line] = [[]]
+    used = 0
+    for word in words:
+        text = fit(word.text, width).rstrip() if cell_len(word.text) > width else word.text
+        cells = cell_len(text) + (2 if out[-1] else 0)
+        if used + cells > width:
+            if len(out) == lines:
+                break
+            out.append([])
+            used, cells = 0, cell_len(text)
+        if out[-1]:
+            out[-1].append(("  ", "text"))
+        out[-1].append((text, "dim" if word.inside_null else "reads"))
+        used += cells
+    return out
+
+
+def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Look) -> list[Line]:
+    """The card beside the table: blocks from most to least telling, as many whole ones as the height holds."""
+    head = [title(table, row, width, look), *sentence(table, row, width)]
+    if state_of(table, row) == "absent":
+        return head
+    if look.early:
+        head.append([("early layer: what it writes says little about prediction", "dim")])
+    bottom: Line = [(fit(RECONSTRUCTION, width), "faint")]
+    reads = reads_block(table, row, width, late=look.late)
+    crowd = population_block(
+        look.populations.get("writes.z_max"), "writes.z_max", value_of(table, "writes.z_max", row), width
+    )
+    extra = facts_block(table, row, width)
+    metrics = metrics_block(table, row, width, look.populations)
+    room = height - len(head) - 1 - len(reads) - len(crowd) - len(extra) - 3
+    with_metrics = room >= len(metrics) + 8
+    count = max(4, min(20, room - (len(metrics) if with_metrics else 0)))
+    blocks = [
+        words_block(table, row, width, count, tokens=look.tokens),
+        reads,
+        crowd,
+        *([metrics] if with_metrics else []),
+        extra,
+    ]
+    out = list(head)
+    for block in blocks:
+        if len(out) + len(block) + 1 > height:
+            break
+        out += block
+    spare = height - 1 - len(out)
+    return [*out, *([[]] * spare), bottom] if spare >= 0 else out
+
+
+def facts_block(table: FeatureTable, row: int, width: int) -> list[Line]:
+    """Norms, alignment and what the mask took."""
+    parts = [
+        ("norm of decoder", value_of(table, "d_norm", row), ".2f"),
+        ("of encoder", value_of(table, "e_norm", row), ".2f"),
+        ("cosine of both", value_of(table, "selfcos", row), ".2f"),
+    ]
+    line: Line = []
+    for name, value, how in parts:
+        line += [
+            ("   " if line else "", "text"),
+            (name + " ", "dim"),
+            (format(value, how) if math.isfinite(value) else "–", "text"),
+        ]
+    out = [rule(width, "WEIGHTS"), cut(line, width)]
+    masked = value_of(table, "writes.n_masked_above", row)
+    best = value_of(table, "writes.masked_best_id", row)
+    if masked >= 1 and best >= 0:
+        text = f"mask hides {int(masked)} above the tenth, best {token_text(table, int(best))}"
+        out.append([(fit(text, width), "dim")])
+    return out
+
+
+def short_card(table: FeatureTable, row: int, width: int, height: int, look: Look) -> list[Line]:
+    """The card under the table (narrow terminals): one line a block, the last ones go first."""
+    out = [title(table, row, width, look)]
+    if state_of(table, row) == "absent":
+        return [*out, *sentence(table, row, width)]
+    why = reason(table, row)
+    if why:
+        return [*out, *sentence(table, row, width)]
+    makers: list[Callable[[], Line]] = [
+        lambda: _list_line(table, row, "writes", width),
+        lambda: _list_line(table, row, "reads", width, note="late layer: weak" if look.late else ""),
+        lambda: population_line(look.populations.get("writes.z_max"), value_of(table, "writes.z_max", row), width),
+        lambda: _list_line(table, row, "against", width),
+        lambda: cut([("weights ", "head"), *_weights(table, row)], width),
+    ]
+    order = [0, 3, 1, 2, 4] if height >= 6 else [0, 1, 2, 3, 4]
+    out += [makers[i]() for i in order[: max(0, height - 1)]]
+    if len(out) < height:
+        out.append([(fit(RECONSTRUCTION, width), "faint")])
+    return out
+
+
+def _weights(table: FeatureTable, row: int) -> Line:
+    out: Line = []
+    for name, column in (("decoder", "d_norm"), ("encoder", "e_norm"), ("cosine", "selfcos")):
+        value = value_of(table, column, row)
+        out += [(f"{name} ", "dim"), (f"{value:.2f}   " if math.isfinite(value) else "–   ", "text")]
+    return out
+
+
+def _list_line(table: FeatureTable, row: int, side: str, width: int, note: str = "") -> Line:
+    head: Line = [(f"{side:<8}", "head")]
+    why = reason(table, row, "reads" if side == "reads" else "writes")
+    if why:
+        return cut([*head, ("– " + REASONS[why][1], "dim")], width)
+    words = listed(table, row, side, 10)
+    beyond = [w for w in words if not w.inside_null]
+    if not beyond:
+        return cut([*head, ("(inside noise)", "dim")], width)
+    sign = -1 if side == "against" else 1
+    right: Line = [(f" {note}", "dim")] if note else []
+    line = head
+    for word in beyond:
+        piece: Line = [(word.text + " ", "text"), (f"{sign * word.z:.1f}  ", "dim")]
+        if width_of(line) + width_of(piece) + width_of(right) - 2 > width:
+            break
+        line = [*line, *piece]
+    return spread(line, right, width)

@@ -1,0 +1,110 @@
+"""A line is a list of (text, role); this file measures, cuts, joins and inks lines. Text in a line is safe already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+
+from wbtui.display import fit
+from wbtui.tui.theme import Ink
+
+Span = tuple[str, str]
+Line = list[Span]
+
+
+def width_of(line: Line) -> int:
+    """Cells of a line."""
+    return sum(cell_len(text) for text, _ in line)
+
+
+def text_of(line: Line) -> str:
+    """A line without its roles (for tests and logs)."""
+    return "".join(text for text, _ in line)
+
+
+def cut(line: Line, width: int) -> Line:
+    """A line of exactly ``width`` cells: padded with spaces, or cut with an ellipsis."""
+    cells = [cell_len(text) for text, _ in line]
+    total = sum(cells)
+    if total == width:
+        return line
+    if total < width:
+        return [*line, (" " * (width - total), "text")]
+    out: Line = []
+    left = width - 1  # one cell is for the ellipsis
+    for (text, role), its in zip(line, cells, strict=True):
+        if its > left:
+            out.append((fit(text, left + 1) if its > left + 1 else _ended(text, left), role))
+            break
+        out.append((text, role))
+        left -= its
+    return out if width > 0 else []
+
+
+def _ended(text: str, width: int) -> str:
+    """A text that would just fit, its end given up for the ellipsis that more follows."""
+    return fit(text + "…", width + 1)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """Two lines on one, the second flush right; the first is cut where both do not fit."""
+    room = width - width_of(right)
+    if room <= 0:
+        return cut(right, width)
+    return [*cut(left, room), *right]
+
+
+def rule(width: int, title: str = "", right: str = "", role: str = "rule", title_role: str = "head") -> Line:
+    """``TITLE ───────── right``."""
+    inner = width - (cell_len(title) + 1 if title else 0) - (cell_len(right) + 1 if right else 0)
+    out: Line = []
+    if title:
+        out.append((title + " ", title_role))
+    out.append(("─" * max(0, inner), role))
+    if right:
+        out.append((" " + right, title_role))
+    return out if inner >= 0 else cut(out, width)
+
+
+def wrap(words: Iterable[str], width: int, role: str = "text", indent: str = "") -> list[Line]:
+    """Words as lines of at most ``width`` cells."""
+    lines: list[Line] = []
+    current = ""
+    for word in words:
+        trial = f"{current} {word}" if current else indent * bool(lines) + word
+        if cell_len(trial) <= width or not current:
+            current = trial
+        else:
+            lines.append([(current, role)])
+            current = indent + word
+    if current:
+        lines.append([(current, role)])
+    return [cut(line, width) if width_of(line) > width else line for line in lines]
+
+
+def to_strip(line: Line, width: int, ink: Ink, base: Style | None = None) -> Strip:
+    """A line in a palette's ink, exactly ``width`` cells wide; ``base`` (the cursor's bar) lies under every role.
+
+    Neighbours of one role become one segment, and blanks join what stands before them: fewer bytes for a slow terminal.
+    """
+    segments: list[Segment] = []
+    text, role = "", ""
+    for piece, its in cut(line, width):
+        if its == role or (role and role != "picked" and not piece.strip(" ")):
+            text += piece
+        elif piece:
+            if text:
+                segments.append(_segment(text, role, ink, base))
+            text, role = piece, its
+    if text:
+        segments.append(_segment(text, role, ink, base))
+    return Strip(segments, width)
+
+
+def _segment(text: str, role: str, ink: Ink, base: Style | None) -> Segment:
+    style = ink[role]
+    return Segment(text, style + base if base is not None else style)

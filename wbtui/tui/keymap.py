@@ -1,0 +1,314 @@
+"""Every key once: what it is called, what it does, where it holds. Footer, help and the README come from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rich.cells import cell_len
+from textual.binding import Binding
+
+
+@dataclass(frozen=True)
+class Key:
+    """One binding."""
+
+    id: str
+    keys: tuple[str, ...]
+    """Textual's names of the keys, the first one shown."""
+    shown: str
+    """The keys as footer and help write them."""
+    action: str
+    tooltip: str
+    """One sentence for help."""
+    group: str
+    """Heading under which help lists it."""
+    label: str = ""
+    """Word for the footer; empty: never there."""
+    rank: int = 99
+    """Place in the footer; the last ones go first where it narrows, 0 stays and stands last."""
+
+
+MAIN: tuple[Key, ...] = (
+    Key("down", ("j", "down"), "j ↓", "down", "one feature down (in the card: one line)", "move"),
+    Key("up", ("k", "up"), "k ↑", "up", "one feature up (in the card: one line)", "move"),
+    Key("half-down", ("ctrl+d",), "^d", "half_page(1)", "half a page down", "move"),
+    Key("half-up", ("ctrl+u",), "^u", "half_page(-1)", "half a page up", "move"),
+    Key("page-down", ("pagedown", "ctrl+f"), "PgDn ^f", "page(1)", "a page down", "move"),
+    Key("page-up", ("pageup", "ctrl+b"), "PgUp ^b", "page(-1)", "a page up", "move"),
+    Key("next", ("n",), "n", "step(1)", "the next feature of the list, also from its page", "move"),
+    Key("before", ("N",), "N", "step(-1)", "the feature before, also from its page", "move"),
+    Key("top", ("g", "home"), "g Home", "edge(0)", "the first row", "move"),
+    Key("bottom", ("G", "end"), "G End", "edge(1)", "the last row", "move"),
+    Key(
+        "jump", ("colon",), ":", "jump", "go to a feature (120, #120) or to any address (demo@L3#120)", "move", "go", 2
+    ),
+    Key(
+        "previous-layer",
+        ("less_than_sign",),
+        "<",
+        "layer(-1)",
+        "the SAE of the layer before, same filter and order",
+        "move",
+    ),
+    Key(
+        "next-layer",
+        ("greater_than_sign",),
+        ">",
+        "layer(1)",
+        "the SAE of the layer after, same filter and order",
+        "move",
+        "layer",
+        6,
+    ),
+    Key(
+        "back",
+        ("left_square_bracket",),
+        "[",
+        "history(-1)",
+        "back to where you were, filter and order restored",
+        "move",
+    ),
+    Key("forward", ("right_square_bracket",), "]", "history(1)", "forward again", "move"),
+    Key(
+        "filter",
+        ("slash",),
+        "/",
+        "filter",
+        "filter the rows: semantic, z_max>6, a word, kind=set; ! not, | or, ( )",
+        "find",
+        "find",
+        1,
+    ),
+    Key("sort-cycle", ("s",), "s", "sort_cycle", "the next of the usual orders", "find", "sort", 4),
+    Key(
+        "sort-choose",
+        ("S",),
+        "S",
+        "sort_choose",
+        "choose the order in the table's header: ← → Enter, + adds a key",
+        "find",
+    ),
+    Key("sort-reverse", ("r",), "r", "sort_reverse", "the order the other way round", "find"),
+    Key(
+        "columns",
+        ("c",),
+        "c",
+        "columns",
+        "choose, move and sort by columns; every metric is here",
+        "find",
+        "columns",
+        8,
+    ),
+    Key("open", ("enter",), "⏎", "open", "the card on the whole screen", "look", "page", 3),
+    Key("focus", ("tab", "shift+tab"), "Tab", "focus_next_panel", "keys go to the card or back to the table", "look"),
+    Key(
+        "tokens",
+        ("i",),
+        "i",
+        "tokens",
+        "single tokens with spaces and ids in the card, or merged words",
+        "look",
+        "ids",
+        9,
+    ),
+    Key(
+        "glossary", ("D",), "D", "glossary", "what every number means, with this feature's values", "look", "define", 7
+    ),
+    Key(
+        "mark",
+        ("m", "space"),
+        "m Spc",
+        "mark",
+        "mark or unmark, and step down; with a range open: mark it",
+        "mark",
+        "mark",
+        5,
+    ),
+    Key("range", ("v",), "v", "range", "start a range here; again: mark it", "mark"),
+    Key("mark-all", ("asterisk",), "*", "mark_all", "mark every row that the filter lets through", "mark"),
+    Key("unmark", ("u",), "u", "unmark", "unmark all", "mark"),
+    Key(
+        "export",
+        ("x",),
+        "x",
+        "export",
+        "write marked, filtered or all rows as CSV, JSONL or Parquet",
+        "mark",
+        "export",
+        5,
+    ),
+    Key("copy", ("y",), "y", "copy", "copy this feature's address to the clipboard", "mark"),
+    Key("models", ("o",), "o", "models", "open another model or SAE", "app"),
+    Key(
+        "compute",
+        ("C",),
+        "C",
+        "compute",
+        "compute all that is missing, going on after you quit; asks again after a failure",
+        "app",
+    ),
+    Key("jobs", ("J",), "J", "jobs", "running work: progress, cancel", "app", "jobs", 10),
+    Key("help", ("question_mark", "f1"), "?", "help", "this list", "app", "help", 0),
+    Key("escape", ("escape",), "Esc", "escape", "leave the innermost thing: picker, range, page, card, filter", "app"),
+    Key("suspend", ("ctrl+z",), "^z", "suspend", "back to the shell for a while (fg returns)", "app"),
+    Key("quit", ("q",), "q", "quit", "quit; finished blocks stay, work asked for by C goes on", "app", "quit", 11),
+)
+START: tuple[Key, ...] = (
+    Key("start-down", ("down", "ctrl+n"), "↓", "down", "down", "start"),
+    Key("start-up", ("up", "ctrl+p"), "↑", "up", "up", "start"),
+    Key("start-open", ("enter",), "⏎", "open", "model: choose its SAEs; SAE: open it", "start", "open", 1),
+    Key(
+        "start-across",
+        ("tab", "shift+tab", "right", "left"),
+        "Tab ← →",
+        "across",
+        "models or SAEs",
+        "start",
+        "models/SAEs",
+        2,
+    ),
+    Key("start-back", ("escape",), "Esc", "back", "clear the filter; back to the models; leave", "start", "back", 3),
+    Key(
+        "start-last",
+        ("ctrl+l",),
+        "^l",
+        "last",
+        "the last session: its place, filter, order and columns",
+        "start",
+        "last",
+        3,
+    ),
+    Key("start-help", ("question_mark", "f1"), "?", "help", "all keys", "start", "help", 0),
+    Key("start-quit", ("ctrl+q",), "^q", "quit", "quit (letters go to the filter here)", "start", "quit", 4),
+)
+JOBS: tuple[Key, ...] = (
+    Key("jobs-down", ("j", "down"), "j ↓", "down", "down", "jobs"),
+    Key("jobs-up", ("k", "up"), "k ↑", "up", "up", "jobs"),
+    Key("jobs-cancel", ("x", "delete"), "x", "cancel", "cancel the job; what is finished stays", "jobs", "cancel", 1),
+    Key("jobs-back", ("escape", "q", "J"), "Esc", "back", "back", "jobs", "back", 0),
+)
+CHOOSE: tuple[Key, ...] = (
+    Key("choose-toggle", ("enter",), "⏎", "show", "show or hide the column", "columns", "show/hide", 1),
+    Key("choose-sort", ("ctrl+s",), "^s", "sort", "sort by it; again: the other way round", "columns", "sort by", 2),
+    Key(
+        "choose-left", ("ctrl+left", "left"), "←", "shift(-1)", "the column one place to the left", "columns", "left", 3
+    ),
+    Key("choose-right", ("ctrl+right", "right"), "→", "shift(1)", "one place to the right", "columns", "right", 4),
+    Key("choose-reset", ("ctrl+r",), "^r", "reset", "back to the usual columns", "columns", "usual", 5),
+    Key("choose-down", ("down", "ctrl+n"), "↓", "down", "down", "columns"),
+    Key("choose-up", ("up", "ctrl+p"), "↑", "up", "up", "columns"),
+    Key("choose-back", ("escape",), "Esc", "back", "done", "columns", "done", 0),
+)
+EXPORT: tuple[Key, ...] = (
+    Key("export-write", ("enter",), "⏎", "write", "write the file", "export", "write", 1),
+    Key("export-rows", ("f2", "ctrl+r"), "F2", "rows", "which rows: marked, filtered, all", "export", "rows", 2),
+    Key("export-format", ("f3", "ctrl+t"), "F3", "format", "csv, jsonl or parquet", "export", "format", 3),
+    Key(
+        "export-columns",
+        ("f4", "ctrl+l"),
+        "F4",
+        "columns",
+        "the table's columns, or every metric",
+        "export",
+        "columns",
+        4,
+    ),
+    Key("export-back", ("escape",), "Esc", "back", "leave without writing", "export", "back", 0),
+)
+READING: tuple[Key, ...] = (
+    Key("read-down", ("j", "down"), "j ↓", "down", "down", "help and glossary"),
+    Key("read-up", ("k", "up"), "k ↑", "up", "up", "help and glossary"),
+    Key(
+        "read-page-down",
+        ("pagedown", "ctrl+d", "space"),
+        "PgDn",
+        "page(1)",
+        "a page down",
+        "help and glossary",
+        "page",
+        1,
+    ),
+    Key("read-page-up", ("pageup", "ctrl+u"), "PgUp", "page(-1)", "a page up", "help and glossary"),
+    Key(
+        "read-back", ("escape", "q", "question_mark", "D", "f1"), "Esc", "back", "back", "help and glossary", "back", 0
+    ),
+)
+TYPED = ("start", "columns", "export")
+"""Contexts with a line of text in focus."""
+CONTEXTS: dict[str, tuple[Key, ...]] = {
+    "main": MAIN,
+    "start": START,
+    "jobs": JOBS,
+    "columns": CHOOSE,
+    "export": EXPORT,
+    "reading": READING,
+}
+
+
+def bindings(context: str) -> list[Binding]:
+    """A context's keys as Textual bindings, for a screen's ``BINDINGS``.
+
+    Where a line of text has the focus all the time, keys that are no letters come before it.
+    """
+    return [
+        Binding(
+            ",".join(key.keys),
+            key.action,
+            key.label or key.tooltip,
+            show=False,
+            tooltip=key.tooltip,
+            id=key.id,
+            priority=context in TYPED,
+        )
+        for key in CONTEXTS[context]
+    ]
+
+
+PAGE_LABELS = {
+    "escape": ("back", 1), "down": ("scroll", 2), "next": ("next feature", 3), "before": ("the one before", 4),
+    "tokens": ("ids", 5), "mark": ("mark", 6), "copy": ("copy address", 7), "glossary": ("define", 8),
+    "help": ("help", 0),
+}  # fmt: skip
+"""Footer of the main screen while the card has all of it: key id -> (word, rank)."""
+
+
+def footer(context: str, width: int) -> list[tuple[str, str]]:
+    """(keys, word) for the footer of a context, or of ``page``: by rank as many as fit the width, rank 0 last."""
+    keys = CONTEXTS.get(context, MAIN)
+    if context == "page":
+        keys = tuple(
+            replace(k, label=PAGE_LABELS[k.id][0], rank=PAGE_LABELS[k.id][1]) for k in keys if k.id in PAGE_LABELS
+        )
+    labelled = sorted((k for k in keys if k.label), key=lambda k: k.rank)
+    chosen: list[Key] = []
+    used = 0
+    for key in labelled:
+        cells = cell_len(key.shown.split()[0]) + 1 + cell_len(key.label) + 2
+        if used + cells > width:
+            break
+        used += cells
+        chosen.append(key)
+    chosen.sort(key=lambda k: k.rank or 100)
+    return [(key.shown.split()[0], key.label) for key in chosen]
+
+
+def groups() -> Iterator[tuple[str, list[Key]]]:
+    """(heading, keys) over all contexts, in the order of help."""
+    for keys in CONTEXTS.values():
+        seen: dict[str, list[Key]] = {}
+        for key in keys:
+            seen.setdefault(key.group, []).append(key)
+        yield from seen.items()
+
+
+def markdown() -> str:
+    """The keys as Markdown tables, for the documentation."""
+    out: list[str] = []
+    for heading, keys in groups():
+        out += [f"### {heading}", "", "| key | what it does |", "|---|---|"]
+        out += [
+            f"| `{key.shown.replace('|', chr(92) + '|')}` | {key.tooltip.replace('|', chr(92) + '|')} |" for key in keys
+        ]
+        out.append("")
+    return "\n".join(out)

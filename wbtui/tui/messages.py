@@ -1,0 +1,111 @@
+"""What happened, as past-tense facts. Threads and the service's reader post these; screens act on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from wbtui.tui.data import Arranged, Opened
+    from wbtui.tui.draw.population import Population
+    from wbtui.tui.state import View
+
+
+@dataclass
+class RowClicked(Message):
+    """A row was clicked; ``twice`` opens it."""
+
+    feature: int
+    twice: bool
+
+
+@dataclass
+class TableScrolled(Message):
+    """The wheel turned over the table."""
+
+    lines: int
+
+
+@dataclass
+class AddressOpened(Message):
+    """An address is open and its table ready to draw."""
+
+    opened: Opened
+    view: View
+    at_top: bool
+
+
+@dataclass
+class OpenFailed(Message):
+    """An address could not be opened."""
+
+    address: str
+    line: str
+
+
+@dataclass
+class RowsArranged(Message):
+    """Filter and order were applied."""
+
+    arranged: Arranged
+    ticket: int
+
+
+@dataclass
+class BackgroundMade(Message):
+    """Histograms and class shares of a table's version are ready."""
+
+    opened: Opened
+    version: int
+    populations: dict[str, Population]
+    summary: dict[str, Any] | None
+
+
+@dataclass
+class ServiceChanged(Message):
+    """The service came, went, or could not be used."""
+
+    state: str
+    """``unknown``, ``starting``, ``up``, ``down``, ``other version``."""
+    line: str = ""
+
+
+@dataclass
+class JobMoved(Message):
+    """A job's state or progress changed, or a shard of it landed."""
+
+    job: dict[str, Any]
+
+
+@dataclass
+class RowComputed(Message):
+    """A provisional row came back."""
+
+    opened: Opened
+    feature: int
+    columns: dict[str, Any]
+
+
+@dataclass
+class RowFailed(Message):
+    """A provisional row could not be computed."""
+
+    feature: int
+    line: str
+
+
+@dataclass
+class Exported(Message):
+    """A file was written, or not."""
+
+    line: str
+    failed: bool = False
+
+
+@dataclass
+class CardScrolled(Message):
+    """The wheel turned over the card."""
+
+    lines: int

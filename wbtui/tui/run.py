@@ -1,0 +1,151 @@
+"""Running the app: in a terminal, or without one to take a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wbtui import paths
+from wbtui.address import Address, parse_address
+from wbtui.definitions import TokensDefinition, named_definition
+from wbtui.errors import TimedOut, UsageError, WbtuiError
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from wbtui.tui.app import WbtuiApp
+
+SETTLED_WITHIN = 120.0
+"""Seconds until a picture is taken of whatever is there."""
+
+
+def has_terminal() -> bool:
+    """Whether the app can run: both ends are a terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def checked_address(text: str | None) -> Address | None:
+    """The address to open, with model, SAE and feature looked up so that a wrong one fails before the screen is taken.
+
+    Raises:
+        UsageError: not an address, no such model, SAE or feature. WeightsError: there, but not readable.
+    """
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.saes import find_sae
+
+    if text is None:
+        return None
+    address = parse_address(text)
+    model = find_model(address.model)
+    if address.sae is not None:
+        sae = find_sae(model, address.sae)
+        if address.feature is not None and address.feature >= sae.d_sae:
+            raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
+    return address
+
+
+def run_app(address: str | None, *, cache: Path | None = None, definition: str | TokensDefinition = "folded") -> int:
+    """Run in this terminal until the user quits.
+
+    Args:
+        address: where to open; None or a model alone: the start screen.
+        cache: product cache; the user's by default.
+        definition: name or definition of the numbers.
+
+    Returns:
+        int: exit code.
+
+    Raises:
+        WbtuiError: the address is wrong or cannot be read; there is no terminal.
+    """
+    if not has_terminal():
+        raise UsageError(
+            "no terminal on stdin and stdout",
+            "a terminal for the app",
+            "`wbtui show`, `export` and `screenshot` need none",
+        )
+    place = checked_address(address)
+    meaning = named_definition(definition) if isinstance(definition, str) else definition
+    from wbtui.tui.app import WbtuiApp
+
+    app = WbtuiApp(place, cache=cache or paths.cache_dir(), definition=meaning)
+    code = app.run()
+    return app.return_code or code or 0
+
+
+def make_screenshot(
+    address: str | None,
+    size: tuple[int, int],
+    path_svg: Path,
+    keys: Sequence[str] = (),
+    *,
+    cache: Path | None = None,
+    definition: str | TokensDefinition = "folded",
+    wait: bool = True,
+) -> None:
+    """A picture of the real app, without a terminal.
+
+    Args:
+        address: as in :func:`run_app`.
+        size: columns, rows.
+        path_svg: file to write.
+        keys: Textual's names of keys to press first.
+        wait: wait for missing numbers to be computed (with the service) before the picture is taken.
+
+    Raises:
+        WbtuiError: a wrong address, no place to write. TimedOut: the numbers did not come in time.
+    """
+    from wbtui.tui.app import WbtuiApp
+    from wbtui.tui.picture import on_grid
+
+    meaning = named_definition(definition) if isinstance(definition, str) else definition
+    app = WbtuiApp(
+        checked_address(address),
+        cache=cache or paths.cache_dir(),
+        definition=meaning,
+        color_system="truecolor",
+        remember=False,
+    )
+
+    async def take() -> str:
+        async with app.run_test(size=size) as pilot:
+            await settle(app, pilot, wait)
+            for key in keys:
+                await pilot.press(key)
+                await settle(app, pilot, wait)
+            return on_grid(app.export_screenshot(title="wbtui"))
+
+    try:
+        svg = asyncio.run(take())
+        path_svg.parent.mkdir(parents=True, exist_ok=True)
+        path_svg.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path_svg}: {error.strerror or error}", "a file that can be written") from None
+
+
+async def settle(app: WbtuiApp, pilot: Pilot[Any], wait: bool = True) -> None:
+    """Until nothing is under way: workers done, rows arranged, with ``wait`` also everything computed.
+
+    Raises:
+        TimedOut: not in time, or the numbers cannot come.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLED_WITHIN
+    while True:
+        await pilot.pause()
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        main = app.main
+        if main is None or main.opened is None:
+            if not list(app.workers):
+                return
+        elif main.settled and (not wait or not main.opened.missing):
+            return
+        elif wait and main.opened is not None and main.opened.missing and app.desk.state in ("down", "other version"):
+            raise WbtuiError(f"the numbers are not computed, and the service is {app.desk.state}", "", app.desk.line)
+        if loop.time() > deadline:
+            raise TimedOut(f"the picture did not settle in {SETTLED_WITHIN:g} s")
+        await asyncio.sleep(0.01)

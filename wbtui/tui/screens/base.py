@@ -1,0 +1,81 @@
+"""What every screen has: its keys, a footer of them, and a word for terminals that are too small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import events
+from textual.app import ComposeResult
+from textual.screen import Screen
+
+from wbtui.tui.draw.frame import keys_line, too_small
+from wbtui.tui.state import MIN_HEIGHT, MIN_WIDTH
+from wbtui.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from wbtui.tui.app import WbtuiApp
+
+
+class WbScreen(Screen[str]):
+    """A screen that says so where it has no room, and goes on running."""
+
+    ALLOW_SELECT = False
+    CONTEXT: ClassVar[str] = "main"
+    DEFAULT_CSS = """
+    WbScreen { layout: vertical; }
+    WbScreen #small { display: none; height: 3; }
+    WbScreen.-small > * { display: none; }
+    WbScreen.-small > #small { display: block; }
+    WbScreen Input {
+        border: none; height: 1; padding: 0; background: $background;
+    }
+    WbScreen Input:focus { border: none; background: $background; }
+    WbScreen Input > .input--cursor { text-style: reverse; }
+    """
+
+    @property
+    def wb(self) -> WbtuiApp:
+        """The app, typed."""
+        return cast("WbtuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """The body, then the footer."""
+        yield from self.body()
+        yield Lines(id="keys")
+        yield from self.tail()
+        yield Lines(id="small")
+
+    def tail(self) -> ComposeResult:
+        """Widgets under the footer."""
+        return iter(())
+
+    def body(self) -> ComposeResult:
+        """Widgets above the footer."""
+        return iter(())
+
+    @property
+    def small(self) -> bool:
+        """Whether the terminal is too small to draw in."""
+        return self.app.size.width < MIN_WIDTH or self.app.size.height < MIN_HEIGHT
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Fit, or say that it does not."""
+        self.set_class(self.small, "-small")
+        width, height = self.app.size
+        if self.small:
+            self.query_one("#small", Lines).set_lines(too_small(width, height))
+            return
+        self.draw_keys()
+        self.call_after_refresh(self.fit)
+
+    @property
+    def keys_context(self) -> str:
+        """Whose keys the footer shows."""
+        return self.CONTEXT
+
+    def draw_keys(self) -> None:
+        """The footer."""
+        self.query_one("#keys", Lines).set_lines([keys_line(self.keys_context, self.app.size.width)])
+
+    def fit(self) -> None:
+        """Draw for the present size."""

@@ -1,0 +1,55 @@
+"""``?``: what one looks at in five lines, then every key."""
+
+from __future__ import annotations
+
+from wbtui.display import fit
+from wbtui.tui import keymap
+from wbtui.tui.draw.line import Line, rule, wrap
+from wbtui.tui.screens.reading import ReadingScreen
+
+INTRODUCTION = (
+    "A sparse autoencoder (SAE) describes a model's inner stream as a sum of features. Each feature has a decoder row, "
+    "the direction it writes, and an encoder column, the direction that makes it fire.",
+    "WRITES: tokens whose logits the decoder row pushes up; AGAINST: those it pushes down; READS: tokens whose "
+    "embeddings the encoder points at. All of it comes from weights alone: no text was run.",
+    "z counts standard deviations over the vocabulary. What random directions reach as well is drawn light (░) and "
+    "called noise; only what stands beyond 99 % of noise is solid (█) and counted as a word.",
+    "set n: n words that belong together · one: a single word · mix n: n words that do not look alike · "
+    "none: nothing beyond noise. ≡ marks a feature that writes what it reads.",
+    "… is on its way, – cannot be, ~ is provisional (one feature computed alone, until its block is there).",
+)
+FILTERS = (
+    ("physicist", "rows whose ten strongest written tokens hold this text; “two words” in quotes"),
+    ("reads:paris  against:the", "the same on the other sides; token:x is exactly that word"),
+    ("z_max>6  n_words>=3  reads.cos_tok>.3", "numbers: = != < <= > >=, every metric of D"),
+    ("semantic  coherent  same  kind=set", "yes-or-nos and classes; semantic = one or set"),
+    ("percentile:z_max>99  null:z_max<.01", "place among the features, share of noise that reaches it"),
+    ("#120  id:100..199", "numbers of features"),
+    ("a b   a | b   !a   ( )", "both, either, not, grouping"),
+)
+
+
+class HelpScreen(ReadingScreen):
+    """All keys, from the key map."""
+
+    def lines(self, width: int) -> list[Line]:
+        """Introduction, keys by group, filter language."""
+        text_width = min(width, 112)
+        out: list[Line] = [[("wbtui", "strong"), ("  what SAE features do, read from the weights alone", "dim")], []]
+        for paragraph in INTRODUCTION:
+            out += wrap(paragraph.split(), text_width, "text")
+        wide = max(12, *(len(key.shown) for _, keys in keymap.groups() for key in keys)) + 2
+        for heading, keys in keymap.groups():
+            out += [[], rule(text_width, heading.upper())]
+            for key in keys:
+                body = wrap(key.tooltip.split(), text_width - wide)
+                out.append([(fit(key.shown, wide), "key"), *body[0]])
+                out += [[(" " * wide, "text"), *line] for line in body[1:]]
+        out += [[], rule(text_width, "FILTER LANGUAGE")]
+        for example, words in FILTERS:
+            if text_width >= 100:
+                out.append([(fit(example, 42), "key"), (words, "text")])
+            else:
+                out.append([(example, "key")])
+                out += [[("   ", "text"), *line] for line in wrap(words.split(), text_width - 3, "dim")]
+        return out

@@ -1,0 +1,147 @@
+"""``J``: what the service works on: progress, time left, cancel."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+
+from wbtui.display import fit, safe_token_text
+from wbtui.errors import WbtuiError
+from wbtui.tui import keymap
+from wbtui.tui import messages as say
+from wbtui.tui.draw.frame import ANALYSES, SERVICE_WORDS, duration
+from wbtui.tui.draw.line import Line, cut, rule, wrap
+from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.widgets.card import Card
+
+LIVE = ("queued", "running")
+
+
+class JobsScreen(WbScreen):
+    """Jobs, newest first; the cursor's job with its products."""
+
+    CONTEXT = "jobs"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("jobs")]
+    AUTO_FOCUS = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0
+        self.note = ""
+
+    def body(self) -> ComposeResult:
+        """The list."""
+        yield Card(id="text")
+
+    def on_mount(self) -> None:
+        """Ask for the list; it goes on by events."""
+        self.run_worker(self._ask(), exclusive=True)
+
+    async def _ask(self) -> None:
+        desk = self.wb.desk
+        try:
+            desk.jobs = {j["job"]: j for j in await desk.list_jobs()}
+        except WbtuiError as error:
+            self.note = error.line()
+        self.fit()
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """Live ones first, then the newest."""
+        known = self.wb.desk.jobs.values()
+        return sorted(known, key=lambda j: (j.get("state") not in LIVE, -int(j["job"])))
+
+    def fit(self) -> None:
+        """Draw."""
+        card = self.query_one("#text", Card)
+        jobs = self.jobs
+        self.at = max(0, min(self.at, len(jobs) - 1))
+        card.set_lines(job_lines(jobs, self.at, self.wb.desk.state, self.note, card.inner_width)[: card.size.height])
+
+    def on_job_moved(self, message: say.JobMoved) -> None:
+        """Redraw."""
+        self.fit()
+
+    def on_service_changed(self, message: say.ServiceChanged) -> None:
+        """Redraw."""
+        self.note = message.line
+        self.fit()
+
+    def action_down(self) -> None:
+        """Down."""
+        self.at += 1
+        self.fit()
+
+    def action_up(self) -> None:
+        """Up."""
+        self.at -= 1
+        self.fit()
+
+    def action_cancel(self) -> None:
+        """Cancel the job under the cursor."""
+        jobs = self.jobs
+        if jobs and jobs[self.at].get("state") in LIVE:
+            self.run_worker(self._cancel(int(jobs[self.at]["job"])), exclusive=True)
+
+    async def _cancel(self, job: int) -> None:
+        try:
+            await self.wb.desk.cancel(job)
+            self.note = f"job {job} cancelled; what is finished stays"
+        except WbtuiError as error:
+            self.note = error.line()
+        self.fit()
+
+    def action_back(self) -> None:
+        """Back."""
+        self.app.pop_screen()
+
+
+def job_lines(jobs: list[dict[str, Any]], at: int, service: str, note: str, width: int) -> list[Line]:
+    """The screen's text."""
+    words, role = SERVICE_WORDS[service]
+    out: list[Line] = [[("JOBS", "strong"), ("   ", "text"), (words or "service not asked yet", role)]]
+    if note:
+        out += wrap(safe_token_text(note).split(), width, "warn")
+    out.append([])
+    if not jobs:
+        out.append([("nothing runs, nothing waits", "dim")])
+        return out
+    label_width = max(16, min(44, width - 52))
+    head = f"  {'job':>4}  {fit('what', label_width)} {fit('state', 10)} {'done':>6}  {'left':>7}  priority"
+    out.append([(head, "head")])
+    for n, job in enumerate(jobs):
+        state = str(job.get("state", ""))
+        live = state in LIVE
+        eta = job.get("eta")
+        left = duration(float(eta)) if live and isinstance(eta, (int, float)) else ""
+        share = float(job.get("fraction") or 0.0) * 100
+        label = safe_token_text(str(job.get("label") or "…"))
+        line: Line = [("▸ " if n == at else "  ", "strong"), (f"{job['job']:>4}  ", "dim")]
+        line += [(fit(label, label_width) + " ", "text" if live else "dim")]
+        line += [(fit(state, 10), "error" if state == "failed" else "text" if live else "dim")]
+        line += [(f" {share:>4.0f} %  {left:>7}  ", "text" if live else "dim"), (str(job.get("priority", "")), "dim")]
+        out.append(cut(line, width))
+    job = jobs[at]
+    out += [[], rule(width, f"JOB {job['job']}")]
+    error = job.get("error")
+    if isinstance(error, dict):
+        out += wrap(safe_token_text(WbtuiError.from_json(error).line()).split(), width, "error")
+    for product in job.get("products") or []:
+        if not isinstance(product, dict):
+            continue
+        rows, done = int(product.get("rows") or 0), int(product.get("rows_done") or 0)
+        state = str(product.get("state", ""))
+        name = ANALYSES.get(str(product.get("analysis")), str(product.get("analysis")))
+        amount = f"{done:,} of {rows:,}" if rows else ""
+        share_ = done / rows if rows else float(state == "complete")
+        filled = round(min(max(share_, 0.0), 1.0) * 20)
+        out.append(
+            cut(
+                [(fit(name, 16), "text"), ("█" * filled, "reads"), ("░" * (20 - filled), "faint"),
+                 (f"  {amount:>20}  ", "dim"), (state, "dim")],
+                width,
+            )
+        )  # fmt: skip
+    return out

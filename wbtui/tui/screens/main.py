@@ -1,0 +1,395 @@
+"""The main screen: a table that can be queried, one card beside or under it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.timer import Timer
+from textual.widgets import Input
+
+from wbtui.address import Address
+from wbtui.errors import WbtuiError
+from wbtui.tui import keymap
+from wbtui.tui import messages as say
+from wbtui.tui import state as st
+from wbtui.tui.data import Arranged, Opened, arrange, open_address
+from wbtui.tui.draw import frame
+from wbtui.tui.draw.card import Look, card_lines, short_card
+from wbtui.tui.draw.page import page_lines
+from wbtui.tui.draw.population import Population
+from wbtui.tui.facts import meaning_of, short_name, state_of
+from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.screens.main_actions import MainActions
+from wbtui.tui.screens.main_states import empty_lines, waiting_lines
+from wbtui.tui.screens.main_work import MainWork
+from wbtui.tui.widgets.card import Card
+from wbtui.tui.widgets.feature_table import FeatureTableView
+from wbtui.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+
+CARD_REST = 0.06
+"""Seconds that the cursor must rest before the card follows, while keys come fast."""
+HELD = 0.13
+"""Keys nearer to each other than this count as held: the card then waits for the rest."""
+NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
+
+
+class MainScreen(MainActions, MainWork, WbScreen):
+    """Draws a :class:`wbtui.tui.state.View`; keys replace it by another."""
+
+    CONTEXT = "main"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("main")]
+    AUTO_FOCUS = ""
+    DEFAULT_CSS = """
+    MainScreen #bar { height: 1; display: none; }
+    MainScreen.-typing #bar { display: block; }
+    MainScreen.-typing #status { display: none; }
+    MainScreen #prompt { width: 3; }
+    MainScreen #entry { width: 1fr; }
+    MainScreen #answer { width: 28; }
+    MainScreen #body { height: 1fr; layout: horizontal; }
+    MainScreen #left { width: 1fr; height: 1fr; }
+    MainScreen #shares { height: 3; }
+    """
+
+    def __init__(self, address: Address, view: st.View | None = None) -> None:
+        super().__init__()
+        self.address = address
+        self.view = view or st.start(address.model, address.sae or "", address.feature)
+        self.rows = NO_ROWS
+        self.opened: Opened | None = None
+        self.history = st.History()
+        self.populations: dict[str, Population] = {}
+        self.summary: dict[str, Any] | None = None
+        self.notice: tuple[str, str] = ("", "dim")
+        self.arranged: Arranged | None = None
+        self.follow_top = address.feature is None and view is None
+        """Until the first key the cursor stays on the first row, whichever feature comes to stand there."""
+        self.typing: str = ""
+        """``filter`` or ``jump`` while the bar is open."""
+        self.failure = ""
+        self.row_failure = {}
+        self.unmasked: set[int] = set()
+        self.job: dict[str, Any] | None = None
+        self._ticket = 0
+        self._made = -1
+        self._making = False
+        self._last_move = 0.0
+        self._card_timer: Timer | None = None
+        self._refresh_timer: Timer | None = None
+
+    # Layout ---------------------------------------------------------------------------------------------------------
+
+    def body(self) -> ComposeResult:
+        """Head, table and card, last line."""
+        yield Lines(id="crumb")
+        yield Lines(id="status")
+        with Horizontal(id="bar"):
+            yield Lines(id="prompt")
+            yield Input(id="entry", select_on_focus=False)
+            yield Lines(id="answer")
+        yield Lines(id="rule")
+        with Container(id="body"):
+            with Vertical(id="left"):
+                yield FeatureTableView(id="table")
+                yield Lines(id="shares")
+            yield Card(id="card")
+
+    def tail(self) -> ComposeResult:
+        """The last line."""
+        yield Lines(id="last")
+
+    def on_key(self, event: events.Key) -> None:
+        """The header picker takes its keys before anyone else."""
+        if self.pick(event.key):
+            event.stop()
+            event.prevent_default()
+
+    def on_mount(self) -> None:
+        """Open what was asked for."""
+        self.open(self.address, self.view, at_top=self.follow_top)
+
+    @property
+    def keys_context(self) -> str:
+        """The page has keys of its own."""
+        return "page" if self.view.page == "card" else "main"
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is on screen is all that is there (pictures and tests wait for it)."""
+        ready = self.opened is not None and self.arranged is not None and self._made == self.opened.table.version
+        return bool(ready) and self._card_timer is None and self._refresh_timer is None
+
+    @property
+    def table_view(self) -> FeatureTableView:
+        """The table."""
+        return self.query_one("#table", FeatureTableView)
+
+    @property
+    def height_rows(self) -> int:
+        """Rows of the table in sight."""
+        return self.table_view.page_height
+
+    @property
+    def split(self) -> bool:
+        """Whether the card stands beside the table."""
+        return self.app.size.width >= st.SPLIT_WIDTH
+
+    def place(self) -> None:
+        """Sizes of table and card for the terminal's size and the page."""
+        width, height = self.app.size
+        body, left, card = self.query_one("#body"), self.query_one("#left"), self.query_one("#card", Card)
+        table = self.table_view
+        shares = self.query_one("#shares", Lines)
+        full = self.view.page == "card"
+        left.display = not full
+        table.divider = self.split
+        if full:
+            card.styles.width, card.styles.height = "1fr", "1fr"
+            return
+        shares.display = self.split
+        if self.split:
+            body.styles.layout = "horizontal"
+            card.styles.width = max(62, min(92, width * 45 // 100))
+            card.styles.height = "1fr"
+            left.styles.height = "1fr"
+        else:
+            body.styles.layout = "vertical"
+            card.styles.width = "1fr"
+            card_height = max(6, min(10, (height - 6) * 2 // 5))
+            card.styles.height = card_height
+            left.styles.height = max(3, height - 5 - card_height)
+
+    def fit(self) -> None:
+        """After a resize: place, then draw once the new sizes are known."""
+        self.place()
+        self.call_after_refresh(self._fitted)
+
+    def _fitted(self) -> None:
+        if self.small:
+            return
+        self.view = st.resize(self.view, self.rows, self.height_rows)
+        self.draw()
+
+    # Opening --------------------------------------------------------------------------------------------------------
+
+    def open(self, address: Address, view: st.View, *, at_top: bool = False) -> None:
+        """Open an address in a thread; the view is shown when it is there, ``at_top`` on whichever row comes first."""
+        self.run_worker(self._open(address, view, at_top), group="open", exclusive=True)
+
+    async def _open(self, address: Address, view: st.View, at_top: bool) -> None:
+        try:
+            opened = await asyncio.to_thread(open_address, address, self.wb.cache, self.wb.definition)
+        except (WbtuiError, OSError) as error:
+            line = error.line() if isinstance(error, WbtuiError) else f"{address}: {error}"
+            self.post_message(say.OpenFailed(str(address), line))
+            return
+        self.post_message(say.AddressOpened(opened, view, at_top))
+
+    def on_address_opened(self, message: say.AddressOpened) -> None:
+        """Show it; then, with the picture on screen, ask for what is missing."""
+        opened = message.opened
+        self.opened, self.rows, self.arranged = opened, NO_ROWS, None
+        self.follow_top = message.at_top
+        self.populations, self.summary, self._made, self.failure, self.job = {}, None, -1, "", None
+        self.row_failure = {}
+        self.unmasked = set()
+        self.view = replace(message.view, model=opened.model.name, sae=opened.sae.name)
+        self.place()
+        self.rearrange()
+        self.call_after_refresh(self._after_first_picture)
+
+    def _after_first_picture(self) -> None:
+        if self.opened is None:
+            return
+        if self.opened.missing:
+            self.ask_compute("screen")
+        else:
+            self.run_worker(self.wb.desk.look(), group="look")
+
+    def on_open_failed(self, message: say.OpenFailed) -> None:
+        """Say why; what was open stays open."""
+        self.failure = message.line if self.opened is None else ""
+        self.notify_line(message.line, "error")
+        self.draw()
+
+    # Rows -----------------------------------------------------------------------------------------------------------
+
+    def rearrange(self) -> None:
+        """Apply filter and order in a thread; a later call overtakes an earlier one."""
+        if self.opened is None:
+            return
+        self._ticket += 1
+        self.run_worker(self._arrange(self.opened, self._ticket), group="arrange", exclusive=True)
+
+    async def _arrange(self, opened: Opened, ticket: int) -> None:
+        columns = st.shown_columns(self.view, self.table_view.size.width)
+        arranged = await asyncio.to_thread(arrange, opened.table, self.view.filter, self.view.sort, columns)
+        self.post_message(say.RowsArranged(arranged, ticket))
+
+    def on_rows_arranged(self, message: say.RowsArranged) -> None:
+        """Take the new order; the cursor keeps its feature and its line."""
+        if message.ticket != self._ticket:
+            return
+        self.arranged = message.arranged
+        if message.arranged.rows is not None:
+            old, self.rows = self.rows, message.arranged.rows
+            if self.follow_top and len(self.rows):
+                self.view = st.to_position(self.view, self.rows, self.height_rows, 0)
+            else:
+                self.view = st.settle(self.view, old, self.rows, self.height_rows)
+        self.draw()
+        self.make_background()
+
+    # Drawing --------------------------------------------------------------------------------------------------------
+
+    def set_view(self, view: st.View, *, keep_notice: bool = False) -> None:
+        """Show another state: only what differs is computed and repainted."""
+        old, self.view = self.view, view
+        self.follow_top = self.follow_top and view.cursor == old.cursor
+        if not keep_notice:
+            self.notice = ("", "dim")
+        if view.page != old.page:
+            self.place()
+            self.draw_keys()
+            self.call_after_refresh(self._fitted)
+        if (view.filter, view.sort) != (old.filter, old.sort):
+            self.rearrange()
+        self.draw_frame()
+        self.draw_table()
+        if (view.cursor, view.marks, view.tokens, view.card_top, view.page) != (
+            old.cursor, old.marks, old.tokens, old.card_top, old.page,
+        ):  # fmt: skip
+            self.draw_card_soon()
+
+    def draw(self) -> None:
+        """Everything."""
+        if self.small:
+            return
+        self.draw_frame()
+        self.draw_table()
+        self.draw_card()
+
+    def draw_frame(self) -> None:
+        """Head, rules, last line."""
+        width = self.app.size.width
+        view, opened = self.view, self.opened
+        site = f"{opened.sae.name} {opened.sae.site}" if opened else self.view.sae
+        parts = [short_name(view.model), site, f"#{view.cursor}"]
+        meaning = meaning_of(opened.table) if opened else None
+        self.query_one("#crumb", Lines).set_lines([frame.crumb(parts, meaning, width)])
+        table = opened.table if opened else None
+        self.query_one("#status", Lines).set_lines(
+            [
+                frame.status(
+                    filter=view.filter,
+                    shown=len(self.rows),
+                    total=table.n if table is not None else 0,
+                    computed=int(np.count_nonzero(table.computed)) if table is not None else 0,
+                    sort=view.sort,
+                    marked=view.marks.count,
+                    ranged=len(st.ranged(view, self.rows)),
+                    width=width,
+                )
+            ]
+        )
+        error = self.arranged.error if self.arranged and self.arranged.filter == view.filter else ""
+        note, role = (error, "error") if error else ("", "dim")
+        divider = self.table_view.size.width - 1 if self.split and view.page == "main" else None
+        self.query_one("#rule", Lines).set_lines([frame.separator(width, divider, note=note, role=role)])
+        if self.typing == "filter":
+            count = "" if error else f"{len(self.rows):,} of {table.n if table is not None else 0:,} "
+            self.query_one("#answer", Lines).set_lines([frame.cut([(count.rjust(28), "dim")], 28)])
+        self.draw_last()
+        shares = frame.shares(self.summary, max(0, self.table_view.size.width - 1))
+        left = self.table_view.size.width
+        lines = [[("─" * (left - 1) + "┤", "rule")], *shares]
+        self.query_one("#shares", Lines).set_lines(
+            [[*frame.cut(line, left - 1), ("│", "rule")] if i else line for i, line in enumerate(lines)]
+        )
+
+    def draw_last(self) -> None:
+        """The last line: readiness, job, service; or a notice until the next key."""
+        width = self.app.size.width
+        if self.notice[0]:
+            self.query_one("#last", Lines).set_lines([frame.state_line([self.notice], width)])
+            return
+        parts: list[tuple[str, str]] = []
+        opened = self.opened
+        if opened is None:
+            parts.append(("opening…" if not self.failure else "nothing open", "dim"))
+        elif not opened.missing:
+            parts.append(("tokens ready", "dim"))
+        elif self.job is not None and self.job.get("state") in ("queued", "running"):
+            parts.append((frame.job_text(self.job), "text"))
+        else:
+            words = ", ".join(frame.ANALYSES.get(name, name) for name in opened.missing)
+            parts.append((f"not computed yet: {words}", "dim" if self.wb.desk.state in ("starting", "up") else "warn"))
+        if opened is not None and not opened.writable:
+            parts.append(("cache read-only", "warn"))
+        words, role = frame.SERVICE_WORDS[self.wb.desk.state]
+        parts.append((words, role if opened is None or opened.missing else "dim"))
+        self.query_one("#last", Lines).set_lines([frame.state_line(parts, width)])
+
+    def draw_table(self) -> None:
+        """The rows in sight."""
+        if self.view.page != "main":
+            return
+        table = self.opened.table if self.opened else None
+        empty = empty_lines(self.opened, self.failure, self.view, self.arranged, self.table_view.inner_width)
+        self.table_view.show(table, self.view, self.rows, empty)
+
+    def draw_card_soon(self) -> None:
+        """The card now, or once the cursor rests if keys come fast."""
+        now = time.monotonic()
+        held, self._last_move = now - self._last_move < HELD, now
+        if self._card_timer is not None:
+            self._card_timer.stop()
+            self._card_timer = None
+        if held:
+            self._card_timer = self.set_timer(CARD_REST, self.draw_card)
+        else:
+            self.call_after_refresh(self.draw_card)
+
+    def draw_card(self) -> None:
+        """The card of the feature under the cursor; its row is asked for if it is not there."""
+        self._card_timer = None
+        card = self.query_one("#card", Card)
+        width, height = card.inner_width, card.size.height
+        if self.opened is None or width <= 0:
+            card.set_lines([])
+            return
+        table, row = self.opened.table, self.view.cursor
+        if not 0 <= row < table.n:
+            card.set_lines([])
+            return
+        look = Look(
+            marked=row in self.view.marks,
+            tokens=self.view.tokens,
+            layer=self.opened.sae.layer,
+            layers=self.opened.model.n_layers,
+            populations=self.populations,
+            unmasked=row in self.unmasked,
+        )
+        if state_of(table, row) == "absent":
+            self.ask_row(row)
+            lines = waiting_lines(self, row, width)
+        elif self.view.page == "card":
+            lines = page_lines(table, row, width, look)
+        elif self.split:
+            lines = card_lines(table, row, width, height, look)
+        else:
+            lines = short_card(table, row, width, height - 1, look)
+        if self.view.page == "main" and not self.split:
+            lines = [frame.separator(width, None, note=frame.share_note(self.summary)), *lines]
+        self.card_length = len(lines)
+        card.set_lines(lines[self.view.card_top :][:height])

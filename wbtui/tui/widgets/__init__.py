@@ -1,0 +1,1 @@
+"""Widgets: each draws what it is given, line by line, and owns nothing."""

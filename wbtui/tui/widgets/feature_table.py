@@ -1,0 +1,160 @@
+"""The table: a virtual list over numpy arrays, drawn line by line. A million rows cost as much as thirty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from textual import events
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from wbtui.tui import state as st
+from wbtui.tui.draw.line import Line, to_strip
+from wbtui.tui.draw.rows import Cell, header, layout, row_line
+from wbtui.tui.messages import RowClicked, TableScrolled
+from wbtui.tui.theme import PALETTES, Ink
+
+if TYPE_CHECKING:
+    from wbtui.features.table import FeatureTable
+
+
+class FeatureTableView(Widget, can_focus=False):
+    """Header and rows. Its right-hand column is the divider to the card, and shows where in the list one is."""
+
+    DEFAULT_CSS = "FeatureTableView { width: 1fr; height: 1fr; }"
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._table: FeatureTable | None = None
+        self._view: st.View | None = None
+        self._rows = st.Rows(_NOTHING, 0)
+        self._cells: list[Cell] = []
+        self._drawn: tuple[object, ...] = ()
+        self._ranged: frozenset[int] = frozenset()
+        self._empty: list[Line] = []
+        self._cache: dict[tuple[int, bool, bool], Line] = {}
+        self.divider = True
+        self.painted = 0
+        """Lines drawn so far (benchmarks and tests read it)."""
+
+    @property
+    def page_height(self) -> int:
+        """Rows in sight."""
+        return max(1, self.size.height - 1)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The columns as laid out."""
+        return self._cells
+
+    @property
+    def inner_width(self) -> int:
+        """Cells for text."""
+        return max(0, self.size.width - 1)
+
+    def show(self, table: FeatureTable | None, view: st.View, rows: st.Rows, empty: list[Line] | None = None) -> None:
+        """Draw a state. A mere cursor move repaints two lines.
+
+        Args:
+            table: where the numbers are.
+            view: cursor, top, marks, sort, columns.
+            rows: the shown order.
+            empty: lines to draw in place of rows where there are none.
+        """
+        old_view, old_rows = self._view, self._rows
+        self._table, self._view, self._rows = table, view, rows
+        self._empty = empty or []
+        columns = st.shown_columns(view, self.size.width)
+        key = (
+            id(table), table.version if table is not None else 0, id(rows), view.top, columns, view.sort, view.picker,
+            self.size, len(rows), view.anchor is not None, view.focus, tuple(map(tuple, self._empty)),
+        )  # fmt: skip
+        content = (key[0], key[1], columns, self.size)
+        if self._drawn[:1] != (content,):
+            self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
+            self._cache.clear()
+        self._ranged = frozenset(st.ranged(view, rows).tolist()) if view.anchor is not None else frozenset()
+        if self._drawn != (content, key) or view.anchor is not None or old_view is None:
+            self._drawn = (content, key)
+            self.refresh()
+            return
+        lines = {self._line_of(old_rows, old_view, old_view.cursor), self._line_of(rows, view, view.cursor)}
+        if old_view.marks is not view.marks:
+            lines |= self._marks_changed(old_view, view)
+        self.refresh(*(Region(0, y, self.size.width, 1) for y in lines if 0 < y < self.size.height))
+
+    def _line_of(self, rows: st.Rows, view: st.View, feature: int) -> int:
+        position = rows.position(feature)
+        return position - view.top + 1 if position >= 0 else -1
+
+    def _marks_changed(self, old: st.View, new: st.View) -> set[int]:
+        shown = self._rows.order[new.top : new.top + self.page_height]
+        return {y + 1 for y, row in enumerate(shown) if (int(row) in old.marks) != (int(row) in new.marks)}
+
+    def render_line(self, y: int) -> Strip:
+        """Header, a row, or the words that stand where no row is."""
+        self.painted += 1
+        width = self.inner_width
+        view, table = self._view, self._table
+        ink: Ink = PALETTES[getattr(self.app, "palette", "rich")]
+        line: Line = []
+        base = None
+        if view is None or table is None:
+            line = self._empty[y - 1] if 0 < y <= len(self._empty) else []
+        elif y == 0:
+            line = header(self._cells, view.sort, view.picker)
+        else:
+            position = view.top + y - 1
+            if position < len(self._rows):
+                row = int(self._rows.order[position])
+                cursor, marked = row == view.cursor, row in view.marks
+                line = self._line(table, row, cursor, marked)
+                if cursor:
+                    base = ink["cursor" if view.focus == "table" else "cursor_off"]
+                elif row in self._ranged:
+                    base = ink["range"]
+            elif len(self._rows) == 0 and y - 1 < len(self._empty):
+                line = self._empty[y - 1]
+        strip = to_strip(line, width, ink, base)
+        edge = self._divider(y) if self.divider else (" ", "text")
+        return Strip.join([strip, to_strip([edge], 1, ink, None if self.divider else base)])
+
+    def _line(self, table: FeatureTable, row: int, cursor: bool, marked: bool) -> Line:
+        key = (row, cursor, marked)
+        line = self._cache.get(key)
+        if line is None:
+            if len(self._cache) > 4096:
+                self._cache.clear()
+            line = self._cache[key] = row_line(table, row, self._cells, cursor=cursor, marked=marked)
+        return line
+
+    def _divider(self, y: int) -> tuple[str, str]:
+        """``│``, thick where the rows in sight lie in the whole list."""
+        count, height = len(self._rows), self.page_height
+        if self._view is None or count <= height or y == 0:
+            return ("│", "rule")
+        size = max(1, round(height * height / count))
+        start = round(self._view.top / (count - height) * (height - size))
+        return ("┃", "dim") if start <= y - 1 < start + size else ("│", "rule")
+
+    def on_click(self, event: events.Click) -> None:
+        """A click takes the cursor there."""
+        if event.y > 0 and self._view is not None:
+            position = self._view.top + event.y - 1
+            if position < len(self._rows):
+                self.post_message(RowClicked(int(self._rows.order[position]), event.chain > 1))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Wheel."""
+        event.stop()
+        self.post_message(TableScrolled(3))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Wheel."""
+        event.stop()
+        self.post_message(TableScrolled(-3))
+
+
+_NOTHING = np.zeros(0, dtype=np.int64)
