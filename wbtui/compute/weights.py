@@ -91,7 +91,7 @@ class Weights:
         return self._get(key, lambda: SaeSource(info, self.checkpoint), lambda _: 0)
 
     def matrix(self, role: str) -> torch.Tensor:
-        """The token matrix [d_vocab, d_model] of ``embedding`` or ``unembedding``, unscaled, in the checkpoint's dtype."""
+        """The token matrix [d_vocab, d_model] of a role, unscaled, in the checkpoint's dtype."""
         return self.output.tokens if role == "unembedding" else self.input.tokens
 
     def tables(self, *, lazy: bool = False) -> tuple[TokenTable, TokenTable]:

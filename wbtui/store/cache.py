@@ -377,5 +377,5 @@ def _existing_product(cache: Path, relative: str) -> Path:
     with reported(folder, "read it"):
         info = io.stat(folder)
     if info is None or not _stat.S_ISDIR(info.st_mode):
-        raise StoreError(f"{folder}: no such product", "one that `wbtui cache list` shows")
+        raise StoreError(f"{folder}: no such product", "one that `wbtui cache ls` shows")
     return folder

@@ -42,7 +42,7 @@ def refused(path: Path, doing: str, error: OSError) -> StoreError:
         return StoreError(
             f"{path}: cannot {doing}, {what}",
             "free space for the cache",
-            f"run `wbtui cache gc`, free space, or {move}",
+            f"run `wbtui cache gc --max-size SIZE`, free space, or {move}",
         )
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         what = "the file system is read-only" if code == errno.EROFS else "permission denied"

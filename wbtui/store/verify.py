@@ -15,6 +15,7 @@ from wbtui.store.columns import check_header, verify_columns
 from wbtui.store.refusals import Damaged, reported
 
 Progress = Callable[[int, int, str], None]
+REPAIR = "run `wbtui cache verify --repair`; what it removes is computed again when asked for"
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class _Check:
                 raise Damaged(f"{path}: holds product {header.metadata.get('key')}", f"product {self.key}")
         except Damaged as error:
             gone = self._demote(path) if self.repair else False
-            yield Problem("bad-columns", self._at(path), _why(error), "repair, then compute the product again", gone)
+            yield Problem("bad-columns", self._at(path), _why(error), REPAIR, gone)
             return False
         except StoreError as error:
             yield Problem("unreadable", self._at(path), error.found, error.do)
@@ -192,7 +193,7 @@ class _Check:
                     self.folder, {**data, "bytes": header.size, "sha256": header.metadata["sha256"]}, exclusive=False
                 )
             detail = "size or SHA-256 differ from the (sound) columns file's"
-            yield Problem("bad-manifest", self._at(self.folder / places.MANIFEST), detail, "repair", self.repair)
+            yield Problem("bad-manifest", self._at(self.folder / places.MANIFEST), detail, REPAIR, self.repair)
         return data is not None
 
     def _demote(self, path: Path) -> bool:
@@ -232,7 +233,7 @@ class _Check:
                 self._shard(path, span)
             except Damaged as error:
                 gone = io.discard(path, lambda file, span=span: self._is_bad(file, span)) if self.repair else False  # type: ignore[misc]
-                yield Problem("bad-shard", self._at(path), _why(error), "repair, then compute it again", gone)
+                yield Problem("bad-shard", self._at(path), _why(error), REPAIR, gone)
             except StoreError as error:
                 if io.stat(path) is not None:  # else it was assembled meanwhile
                     yield Problem("unreadable", self._at(path), error.found, error.do)

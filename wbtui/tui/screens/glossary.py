@@ -56,14 +56,14 @@ class GlossaryScreen(ReadingScreen):
     def _settings(table: FeatureTable, width: int) -> list[Line]:
         definition = table.origin.definition
         mask = definition.mask
-        centred = "centred" if definition.center_tokens else "not centred"
+        centred = "tokens centred" if definition.center_tokens else "tokens not centred"
         masked = "none"
         if mask is not None:
             masked = (
                 f"tokens with {mask.count} or more neighbours at cosine above {mask.cut:g}, special and padded ones"
             )
         facts = [
-            ("definition", f"{definition.name}: unembedding {definition.unembed}, tokens {centred}, κ = {definition.kappa:g}"),
+            ("definition", f"{definition.name}: unembedding {definition.unembed}, {centred}, κ = {definition.kappa:g}"),
             ("mask", masked),
             ("bars", table.thresholds.line()),
         ]  # fmt: skip
