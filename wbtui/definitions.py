@@ -15,7 +15,16 @@ from wbtui.errors import UsageError
 
 RECONSTRUCTION = "reconstruction of arXiv 2601.22447; thresholds are ours"
 
-METHOD_VERSIONS = {"vocab": 1, "mask": 1, "tokens": 1, "null": 1}
+METHOD_VERSIONS = {
+    "vocab": 1,
+    "mask": 1,
+    "tokens": 1,
+    "null": 1,
+    "attention": 1,
+    "attention_null": 1,
+    "ov": 1,
+    "ov_null": 1,
+}
 """Raised whenever the numbers of an analysis change, or a mended bug leaves wrong numbers in caches."""
 
 
@@ -57,15 +66,48 @@ class TokensDefinition:
 class NullDefinition:
     """Random directions through the same code (methods 1.2).
 
-    ``isotropic``: Gaussian unit directions; ``decoder_cov``: Gaussian with the dictionary's own covariance (decoder rows
-    for writes, encoder columns for reads); ``sign_flip``: the dictionary's rows in their own principal axes with random
-    signs, a control and never a threshold.
+    ``isotropic``: Gaussian unit directions; ``decoder_cov``: Gaussian with the dictionary's own covariance (decoder
+    rows for writes, encoder columns for reads); ``sign_flip``: the dictionary's rows in their own principal axes with
+    random signs, a control and never a threshold.
     """
 
     kind: str = "isotropic"
     n: int = 2000
     seed: int = 0
 
+
+@dataclass(frozen=True)
+class AttentionDefinition:
+    """E2, the ``attention`` analysis (methods 1.3, 3.2, 3.4)."""
+
+    name: str = "content"
+    """Shown name of the definition; not in the key."""
+    scale: str = "rms"
+    """Length of a feature in front of the head: ``rms`` (what the norm would put out if the stream held this feature
+    alone: sqrt(D)), ``unit`` (1), ``act`` (``activation / stream_rms`` times the decoder row as it is)."""
+    activation: float | None = None
+    stream_rms: float | None = None
+    rope: str = "offset"
+    """``offset`` (the key stands ``offset`` positions before the query; 0 is content only), ``mean`` (over the offsets
+    0 … ``offsets`` - 1), ``bound`` (the largest score that any offset could give)."""
+    offset: int = 0
+    offsets: int = 128
+    softcap: bool = True
+    """The model's score cap inside the softmax; scores themselves are stored uncapped."""
+    bias: bool = True
+    """Biases inside the softmax; scores themselves are without."""
+    pairs_below: int = 65_536
+    """All pairs up to this many features; above, a seeded sample of ``n_key`` partners, and peaks are estimates."""
+    n_key: int = 4096
+    p75_below: int = 4096
+    """P75 exact up to this many features; above, from a seeded sample of as many partners."""
+    seed: int = 0
+    gain_directions: int = 2000
+    dtype: str = "float32"
+
+
+ATTENTION_SCALES = ("rms", "unit", "act")
+ROPE_MODES = ("offset", "mean", "bound")
 
 DICTIONARY_NULLS = ("decoder_cov", "sign_flip")
 """Kinds of null that depend on the dictionary; ``isotropic`` is shared by every SAE of a model."""
@@ -98,7 +140,7 @@ def named_definition(name: str) -> TokensDefinition:
         raise UsageError(f"definition {name!r}", "one of " + ", ".join(DEFINITIONS)) from None
 
 
-def to_json(definition: TokensDefinition | MaskDefinition | NullDefinition) -> dict[str, Any]:
+def to_json(definition: TokensDefinition | MaskDefinition | NullDefinition | AttentionDefinition) -> dict[str, Any]:
     """A definition as plain JSON data, as it stands in keys, manifests and on the wire."""
     return dataclasses.asdict(definition)
 
@@ -113,3 +155,33 @@ def tokens_from_json(data: dict[str, Any]) -> TokensDefinition:
     if data.get("mask") is not None:
         data["mask"] = MaskDefinition(**data["mask"])
     return TokensDefinition(**data)
+
+
+def attention_from_json(data: dict[str, Any]) -> AttentionDefinition:
+    """An ``attention`` definition out of plain data, checked.
+
+    Raises:
+        UsageError: unknown fields, or values that mean nothing.
+    """
+    known = {field.name for field in dataclasses.fields(AttentionDefinition)}
+    unknown = set(data) - known
+    if unknown:
+        raise UsageError(f"definition fields {sorted(unknown)}", f"only {sorted(known)}")
+    definition = AttentionDefinition(**data)
+    if definition.scale not in ATTENTION_SCALES:
+        raise UsageError(f"scale {definition.scale!r}", "one of " + ", ".join(ATTENTION_SCALES))
+    if definition.rope not in ROPE_MODES:
+        raise UsageError(f"rope mode {definition.rope!r}", "one of " + ", ".join(ROPE_MODES))
+    if definition.scale == "act" and not (definition.activation and definition.stream_rms):
+        raise UsageError("scale act without activation and stream_rms", "both, as measured on data")
+    counts = {
+        "offset": (definition.offset, 0),
+        "offsets": (definition.offsets, 1),
+        "n_key": (definition.n_key, 1),
+        "p75_below": (definition.p75_below, 1),
+        "gain_directions": (definition.gain_directions, 1),
+    }
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{name} {value!r}", f"a whole number, {least} or more")
+    return definition
