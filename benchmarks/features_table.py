@@ -6,9 +6,11 @@ Columns are invented (no weights needed); every figure is the median of a few ru
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -101,11 +103,16 @@ def measure(n: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=[131_072, 1_000_000])
-    sizes = parser.parse_args().sizes
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    arguments = parser.parse_args()
+    sizes = arguments.sizes
     results = [measure(n) for n in sizes]
     print("milliseconds".ljust(44) + "".join(f"{n:>12,}" for n in sizes))
     for name in results[0]:
         print(name.ljust(44) + "".join(f"{result[name]:12.2f}" for result in results))
+    if arguments.json:
+        table = {str(n): result for n, result in zip(sizes, results, strict=True)}
+        arguments.json.write_text(json.dumps({"unit": "ms", "rows": table}))
 
 
 if __name__ == "__main__":
