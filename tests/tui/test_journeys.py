@@ -438,3 +438,37 @@ async def test_messages_of_the_service_reach_a_screen_on_top(ready: Place) -> No
         assert "50 %" in screen_text(app)
         await pilot.press("escape")
         assert isinstance(app.screen, MainScreen)
+
+
+async def test_a_first_visit_says_five_lines_until_the_first_key_and_the_next_resumes(ready: Place) -> None:
+    from wbtui.tui.app import WbtuiApp
+
+    def app() -> WbtuiApp:
+        client = FakeClient(refuse=ServiceError("no service is running"))
+        return WbtuiApp(
+            ready.address(), cache=ready.cache, definition=ready.definition, make_client=client.made, color_system="256"
+        )
+
+    first = app()
+    async with first.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        lines = screen_text(first).splitlines()
+        assert any("WELCOME" in line for line in lines)
+        assert "find" in lines[-2], "the footer keeps its place"
+        await pilot.press("j")
+        await settled(pilot)
+        assert "WELCOME" not in screen_text(first)
+        await pilot.press("s")
+        main = await settled(pilot)
+        left = main.view
+        await pilot.press("q")
+    again = app()
+    again.address = None
+    async with again.run_test(size=(120, 40)) as pilot:
+        start = again.screen
+        assert isinstance(start, StartScreen)
+        await until(pilot, lambda: start.last is not None)
+        await pilot.press("ctrl+l")
+        main = await settled(pilot)
+        assert "WELCOME" not in screen_text(again)
+        assert (main.view.cursor, main.view.sort) == (left.cursor, left.sort)

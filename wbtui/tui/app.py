@@ -12,7 +12,7 @@ from textual.message import Message
 from wbtui.address import Address
 from wbtui.definitions import TokensDefinition
 from wbtui.tui import messages as say
-from wbtui.tui.data import save_session
+from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
@@ -61,6 +61,7 @@ class WbtuiApp(App[int]):
             self.theme = THEME.name
         else:
             self.theme = "ansi-dark"  # the terminal's own colours, or with NO_COLOR none
+        self.first_run = remember and not session_path().exists()
         self.desk = Desk(self._tell, make_client)
 
     def _tell(self, message: Message) -> None:

@@ -99,10 +99,11 @@ def shares(summary: Mapping[str, Any] | None, width: int) -> list[Line]:
     """The class shares of the features and, under them, of the noise."""
     if summary is None:
         return [[("   …", "dim")], []]
-    features = _share_text(summary["features"])
+    gap = "   " if width >= 52 else "  "
+    features = _share_text(summary["features"], gap)
     noise = summary.get("noise")
     out: list[Line] = [cut([("   ", "text"), (features, "text")], width)]
-    out.append(cut([("   noise: ", "dim"), (_share_text(noise) if noise else "no null yet", "dim")], width))
+    out.append(cut([("   noise: ", "dim"), (_share_text(noise, gap) if noise else "no null yet", "dim")], width))
     return out
 
 
@@ -111,15 +112,15 @@ def share_note(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return ""
     noise = summary.get("noise")
-    text = _share_text(summary["features"]).replace("   ", " · ")
+    text = _share_text(summary["features"], " · ")
     if noise:
         text += "  (noise " + " · ".join(_percent(noise[k]) for k in ("coherent", "single", "diffuse")) + ")"
     return text
 
 
-def _share_text(shares_: Mapping[str, float]) -> str:
+def _share_text(shares_: Mapping[str, float], gap: str) -> str:
     words = (("set", "coherent"), ("one", "single"), ("mix", "diffuse"), ("none", "none"))
-    return "   ".join(f"{word} {_percent(shares_[key])} %" for word, key in words)
+    return gap.join(f"{word} {_percent(shares_[key])} %" for word, key in words)
 
 
 def _percent(share: float) -> str:

@@ -27,7 +27,7 @@ from wbtui.tui.draw.population import Population
 from wbtui.tui.facts import meaning_of, short_name, state_of
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_actions import MainActions
-from wbtui.tui.screens.main_states import empty_lines, waiting_lines
+from wbtui.tui.screens.main_states import empty_lines, first_run_lines, waiting_lines
 from wbtui.tui.screens.main_work import MainWork
 from wbtui.tui.widgets.card import Card
 from wbtui.tui.widgets.feature_table import FeatureTableView
@@ -59,6 +59,8 @@ class MainScreen(MainActions, MainWork, WbScreen):
     MainScreen #body { height: 1fr; layout: horizontal; }
     MainScreen #left { width: 1fr; height: 1fr; }
     MainScreen #shares { height: 3; }
+    MainScreen { layers: base above; }
+    MainScreen #intro { layer: above; dock: bottom; height: 6; margin-bottom: 2; }
     """
 
     def __init__(self, address: Address, view: st.View | None = None) -> None:
@@ -103,6 +105,8 @@ class MainScreen(MainActions, MainWork, WbScreen):
                 yield FeatureTableView(id="table")
                 yield Lines(id="shares")
             yield Card(id="card")
+        if self.wb.first_run:
+            yield Card(id="intro")
 
     def tail(self) -> ComposeResult:
         """The last line."""
@@ -159,7 +163,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
         shares.display = self.split
         if self.split:
             body.styles.layout = "horizontal"
-            card.styles.width = max(62, min(92, width * 45 // 100))
+            card.styles.width = max(52, min(92, width * 52 // 100))
             card.styles.height = "1fr"
             left.styles.height = "1fr"
         else:
@@ -255,6 +259,9 @@ class MainScreen(MainActions, MainWork, WbScreen):
     def set_view(self, view: st.View, *, keep_notice: bool = False) -> None:
         """Show another state: only what differs is computed and repainted."""
         old, self.view = self.view, view
+        if self.wb.first_run:
+            self.wb.first_run = False
+            self.query_one("#intro", Card).remove()
         self.follow_top = self.follow_top and view.cursor == old.cursor
         if not keep_notice:
             self.notice = ("", "dim")
@@ -282,6 +289,11 @@ class MainScreen(MainActions, MainWork, WbScreen):
     def draw_frame(self) -> None:
         """Head, rules, last line."""
         width = self.app.size.width
+        if self.wb.first_run:
+            intro = self.query_one("#intro", Card)
+            lines = first_run_lines(max(40, width - 2))
+            intro.styles.height = len(lines)
+            intro.set_lines(lines)
         view, opened = self.view, self.opened
         site = f"{opened.sae.name} {opened.sae.site}" if opened else self.view.sae
         parts = [short_name(view.model), site, f"#{view.cursor}"]

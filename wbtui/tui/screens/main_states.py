@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wbtui.display import safe_token_text
 from wbtui.tui.draw.frame import job_text
-from wbtui.tui.draw.line import Line, wrap
+from wbtui.tui.draw.line import Line, rule, wrap
 
 if TYPE_CHECKING:
     from wbtui.tui import state as st
@@ -36,6 +36,23 @@ def empty_lines(
         hint = arranged.hint
         return say(("no feature matches", "text"), *([(hint, "dim")] if hint else []), ("Esc clears the filter", "dim"))
     return []
+
+
+FIRST_RUN = (
+    "a row is a feature of the SAE; its words are what it writes, strongest first, noise left out",
+    "the card says how far each stands above random directions (░ noise, █ beyond it), and what the feature reads",
+    "/ finds: a word, semantic, z_max>6, kind=set · s sorts · : goes to a number or address · < > other layers",
+    "m marks, x exports what is marked or found · ⏎ one feature on the whole screen · D what each number means",
+    "? brings this and every key back; any key begins",
+)
+
+
+def first_run_lines(width: int) -> list[Line]:
+    """Five lines for a first visit, gone at the first key."""
+    out: list[Line] = [rule(width, "WELCOME")]
+    for text in FIRST_RUN:
+        out += [[("  ", "text"), *line] for line in wrap(text.split(), width - 2, "text", indent="  ")]
+    return out
 
 
 def waiting_lines(screen: MainScreen, row: int, width: int) -> list[Line]:

@@ -86,6 +86,8 @@ class MainWork:
 
     def on_service_changed(self, message: say.ServiceChanged) -> None:
         """Show it; nothing else stops."""
+        if message.state in ("starting", "up"):
+            self.me.notice = ("", "dim")
         self.me.draw_last()
         if message.state == "up" and self.lost and self.me.opened is not None and self.me.opened.missing:
             self.ask_compute("screen")  # it came back: what was asked for the screen has to be asked again

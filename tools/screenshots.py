@@ -1,0 +1,67 @@
+"""Pictures of the real app on the built-in demo: ``python tools/screenshots.py [folder]``.
+
+Every screen at 80×24, 120×40 and 200×50, as SVG, and as PNG where ``rsvg-convert`` or the package ``cairosvg`` is
+there. What is not computed yet is computed first, by the service, as in the app.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PNG_WIDTH = 1280
+SIZES = ((80, 24), (120, 40), (200, 50))
+SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
+    "start": ("demo", ()),
+    "main": ("demo@L5", ("j", "m", "j", "m", "j")),
+    "filter": ("demo@L5", ("slash", *"class", "equals_sign", *"coherent", "space", *"z_max", "greater_than_sign", "8")),
+    "page": ("demo@L5", ("enter",)),
+    "glossary": ("demo@L5", ("D",)),
+    "help": ("demo@L5", ("question_mark",)),
+}
+"""Name -> address, keys pressed before the picture."""
+
+
+def to_png(svg: Path) -> bool:
+    """An SVG as PNG beside it; False where nothing here can do that."""
+    png = svg.with_suffix(".png")
+    if tool := shutil.which("rsvg-convert"):
+        subprocess.run(
+            [tool, "--width", str(PNG_WIDTH), "--keep-aspect-ratio", "--output", str(png), str(svg)], check=True
+        )
+        return True
+    try:
+        import cairosvg  # type: ignore[import-not-found]
+    except ImportError:
+        return False
+    cairosvg.svg2png(url=str(svg), write_to=str(png), output_width=PNG_WIDTH)
+    return True
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make them all."""
+    from wbtui.errors import WbtuiError
+    from wbtui.tui.run import make_screenshot
+
+    folder = Path(argv[0]) if argv else Path(__file__).resolve().parent.parent / "screenshots"
+    pictures = True
+    for name, (address, keys) in SHOTS.items():
+        for size in SIZES:
+            svg = folder / f"{name}-{size[0]}x{size[1]}.svg"
+            try:
+                make_screenshot(address, size, svg, keys)
+            except WbtuiError as error:
+                print(f"{svg.name}: {error.line()}", file=sys.stderr)
+                return error.exit_code
+            pictures = to_png(svg) and pictures
+            print(svg)
+    if not pictures:
+        print("no PNG: neither rsvg-convert nor the package cairosvg is here", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
