@@ -37,7 +37,7 @@ def main(names: list[str]) -> int:
             code = subprocess.run(command, check=False).returncode
             failed += code != 0
             if out.is_file():
-                results[name] = {"measured": time.strftime("%Y-%m-%d"), **json.loads(out.read_text())}
+                results[name] = {"measured": time.strftime("%Y-%m-%d"), "results": json.loads(out.read_text())}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {RESULTS.name}")
     return 1 if failed else 0

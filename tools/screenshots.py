@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PNG_WIDTH = 1280
+PNG_WIDTH = 1024
 SIZES = ((80, 24), (120, 40), (200, 50))
 SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "start": ("demo", ()),

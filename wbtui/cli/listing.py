@@ -28,6 +28,21 @@ def models(as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
+def keys(as_markdown: bool) -> None:
+    """List every key of the app."""
+    from wbtui.tui import keymap
+
+    if as_markdown:
+        click.echo(keymap.markdown())
+        return
+    for heading, group in keymap.groups():
+        click.echo(f"{heading}:")
+        for key in group:
+            click.echo(f"  {key.shown:<14} {key.tooltip}")
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def saes(model: str, as_json: bool) -> None:

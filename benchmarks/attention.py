@@ -1,0 +1,132 @@
+"""E2 against the bare matrix products of the same shapes, at Gemma-2-2b's head shapes (d_model 2304, d_head 256).
+
+Random weights. One head is measured: heads are independent. The floor of the pass over pairs is the bare product of
+all queries with all keys, tile by tile into one reused buffer; the floor of projecting is the bare pair of products
+with ``Q_eff`` and ``K_eff``. Each measured run follows a run of its floor and the ratio is the median of those pairs,
+because the floor itself moves on a shared machine. ``--shrink`` divides the 16,384 features (the pass grows with their
+square).
+Run with ``python -m benchmarks.attention``; ``--json FILE`` (or ``-``) writes all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.e1 import PeakMemory, paired
+from wbtui.analysis.attention import Head, closed_forms, partners, project
+from wbtui.analysis.attention_pairs import TILE, ColumnSums, query_pass, sample, upper_quartile
+from wbtui.analysis.attention_record import Usual, feature_record, members
+from wbtui.analysis.streaming import TileBuffer
+from wbtui.definitions import AttentionDefinition
+
+D_MODEL, D_HEAD, FEATURES = 2304, 256, 16_384
+CPU = torch.device("cpu")
+
+
+def measure(n: int, repeat: int, tile: int) -> dict[str, dict[str, float]]:
+    """Every part of one head's record as a ratio to its floor."""
+    definition = AttentionDefinition()
+    draw = torch.Generator().manual_seed(0)
+    d = torch.randn((n, D_MODEL), generator=draw)
+    query, key = (torch.randn((D_MODEL, D_HEAD), generator=draw) * 0.02 for _ in range(2))
+    head = Head(query=query, key=key, scale=D_HEAD**-0.5, softcap=50.0)
+    vectors = project(head, lambda: [d], definition, CPU)
+    of = members(head, vectors, definition)
+    q, k, zero = vectors.q, vectors.k, vectors.k_terms
+    buffer = TileBuffer()
+
+    def pairs() -> None:
+        for a in range(0, n, tile):
+            torch.mm(q[a : a + tile], k.T, out=buffer.get("scores", len(q[a : a + tile]), n))
+
+    def projections() -> None:
+        torch.mm(d, query)
+        torch.mm(d, key)
+
+    def closed() -> None:
+        closed_forms(q, partners(k), vectors.q_gain, 1.0)
+        closed_forms(k, partners(q), vectors.k_gain, 1.0)
+
+    def one_side() -> None:
+        query_pass(q, zero, k, zero, of.softmax, buffer, tile=tile)
+
+    def both_sides() -> None:
+        query_pass(q, zero, k, zero, of.softmax, buffer, tile=tile, columns=ColumnSums(n, CPU))
+
+    def quartiles() -> None:
+        for x, others in ((q, k), (k, q)):
+            chosen = sample(n, definition.p75_below, 0, "p75")
+            upper_quartile(x, others if chosen is None else others[chosen], buffer, tile=tile)
+
+    def record() -> None:
+        feature_record(head, of, definition, Usual(1.0, 1.0), buffer, tile=tile)
+
+    pairs()
+    both_sides()
+    runs = {
+        "closed forms, both sides": (closed, pairs),
+        "pass, query side (max, mean|S|, softmax)": (one_side, pairs),
+        "pass, both sides": (both_sides, pairs),
+        "quartiles, both sides": (quartiles, pairs),
+        "the whole record": (record, pairs),
+        "projection of the dictionary": (lambda: project(head, lambda: [d], definition, CPU), projections),
+    }
+    return {name: paired(run, floor, repeat) for name, (run, floor) in runs.items()}
+
+
+def memory(n: int, tile: int) -> dict[str, float | None]:
+    """Peak of a record above the vectors in use, beside the size of one tile and of the dense matrix, in MB."""
+    definition = AttentionDefinition()
+    draw = torch.Generator().manual_seed(0)
+    head = Head(
+        query=torch.randn((64, D_HEAD), generator=draw), key=torch.randn((64, D_HEAD), generator=draw), scale=1 / 16
+    )
+    d = torch.randn((n, 64), generator=draw)
+    of = members(head, project(head, lambda: [d], definition, CPU), definition)
+    with PeakMemory() as peak:
+        feature_record(head, of, definition, Usual(1.0, 1.0), TileBuffer(), tile=tile)
+    return {"peak_mb": peak.peak_mb, "tile_mb": tile * n * 4 / 1e6, "dense_mb": n * n * 4 / 1e6}
+
+
+def main() -> None:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shrink", type=int, default=4, help="divides the 16,384 features (default 4)")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tile", type=int, default=TILE)
+    parser.add_argument("--json", metavar="FILE", help="write all numbers here (- for stdout)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    n = FEATURES // args.shrink
+    found = {
+        "features": n,
+        "shrink": args.shrink,
+        "d_model": D_MODEL,
+        "d_head": D_HEAD,
+        "threads": args.threads,
+        "tile": args.tile,
+        "memory": memory(n, args.tile),
+        "runs": measure(n, args.repeat, args.tile),
+    }
+    print(
+        f"{n:,} features (16,384 / {args.shrink}), one head of {D_HEAD} dims, {args.threads} thread(s), "
+        f"tile {args.tile}"
+    )
+    for name, run in found["runs"].items():
+        print(f"  {name:42s} {run['run_s']:7.3f} s   {run['ratio']:5.2f} × floor (CPU {run['cpu_ratio']:5.2f})")
+    print(
+        "  memory: " + ", ".join(f"{name} {value:.0f}" for name, value in found["memory"].items() if value is not None)
+    )
+    if args.json:
+        text = json.dumps(found, indent=1)
+        sys.stdout.write(text + "\n") if args.json == "-" else Path(args.json).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
