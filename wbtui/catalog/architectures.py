@@ -139,7 +139,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             gain_offset=1.0,
             embedding_scale="sqrt_d_model",
             default_d_head=256,
-            **_LLAMA,  # type: ignore[arg-type]
+            **{**_LLAMA, "attention": AttentionLayout(n_kv_default=16)},  # type: ignore[arg-type]
         ),
         Architecture(
             model_type="gemma2",

@@ -1,7 +1,7 @@
 """What a config says about attention: layouts of the projections, score scale, softcap, RoPE, windows. Stdlib only.
 
-:class:`AttentionLayout` is a row's attention part in :mod:`wbtui.catalog.architectures`; :func:`attention_facts` joins it
-with a model's own config, in either of the styles that configs come in: ``rope_parameters`` (transformers 5, flat or
+:class:`AttentionLayout` is a row's attention part in :mod:`wbtui.catalog.architectures`; :func:`attention_facts` joins
+it with a model's own config, in either of the styles that configs come in: ``rope_parameters`` (transformers 5, flat or
 nested per layer type) and ``rope_theta`` with ``rope_scaling``. Facts: methods 3.4.
 """
 
@@ -41,14 +41,14 @@ class AttentionLayout:
     softcap_default: float | None = None
     n_kv_heads: str | None = "num_key_value_heads"
     n_kv_default: int | None = None
-    """Key/value heads where the config does not say; None is as many as query heads."""
+    """Key/value heads where the config lacks the key; None, or a null in the config, is as many as query heads."""
     rope: str = "half"
     """``half`` (dim m turns with m + r/2), ``none`` (learned positions)."""
     rope_theta: str = "rope_theta"
     rope_share: str = "partial_rotary_factor"
     rope_share_default: float = 1.0
     windows: str = "none"
-    """``none``, ``all`` layers, ``even`` layers, ``qwen`` (behind ``use_sliding_window``), where no ``layer_types`` say."""
+    """Local layers where no ``layer_types`` say: ``none``, ``all``, ``even``, ``qwen`` (``use_sliding_window``)."""
     window_default: int | None = None
 
 
@@ -109,8 +109,8 @@ def attention_facts(
         WeightsError: a field that is not a sane number, or a rotary embedding that is not known here.
     """
     n_kv = n_heads
-    if layout.n_kv_heads is not None:
-        n_kv = int(_number(config, layout.n_kv_heads, layout.n_kv_default or n_heads, where))
+    if layout.n_kv_heads is not None and config.get(layout.n_kv_heads, layout.n_kv_default) is not None:
+        n_kv = int(_number(config, layout.n_kv_heads, layout.n_kv_default, where))
     if n_kv < 1 or n_heads % n_kv:
         raise WeightsError(f"{where}: {n_heads} heads over {n_kv} key/value heads", "a whole number of heads for each")
     softcap = None

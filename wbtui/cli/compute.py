@@ -14,6 +14,7 @@ from wbtui.errors import UsageError
 
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
+    from wbtui.catalog.plan_attention import AttentionPlan
     from wbtui.features.table import FeatureTable
 
 
@@ -99,8 +100,21 @@ def plan_of(address: Any, definition: str) -> tuple[TokensPlan, Path]:
     return plan_tokens(model, find_sae(model, address.sae), named_definition(definition), cache), cache
 
 
+def heads_plan_of(address: Any, layer: int | None) -> tuple[AttentionPlan, Path]:
+    """The plan of E2 for an address (with an SAE) at a reading layer, and the cache folder."""
+    from wbtui import paths
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.plan_attention import plan_attention
+    from wbtui.catalog.saes import find_sae
+    from wbtui.definitions import AttentionDefinition
+
+    cache = paths.cache_dir()
+    model = find_model(address.model)
+    return plan_attention(model, find_sae(model, address.sae), AttentionDefinition(), cache, layer), cache
+
+
 def run(
-    plan: TokensPlan,
+    plan: TokensPlan | AttentionPlan,
     cache: Path,
     *,
     device: str | None,
@@ -111,7 +125,7 @@ def run(
     priority: str = "batch",
     around: int | None = None,
 ) -> dict[str, Any]:
-    """Compute what is missing of a plan and wait for it.
+    """Compute what is missing of a plan (E1's or, with a layer, E2's) and wait for it.
 
     Raises:
         UsageError: the running service computes on another device.
@@ -121,6 +135,7 @@ def run(
     from wbtui.service import client, local, protocol
     from wbtui.service.config import ServiceConfig
 
+    layer = getattr(plan, "layer", None)
     request = protocol.ComputeRequest(
         model=plan.model.name if plan.model.kind != "folder" else plan.model.path,
         sae=plan.sae.path if plan.sae.name.startswith(("/", ".", "~")) else plan.sae.name,
@@ -129,6 +144,8 @@ def run(
         priority=priority,
         checks=checks,
         around=around,
+        analysis="tokens" if layer is None else "attention",
+        layer=layer,
     )
     config = ServiceConfig.from_env(**({"devices": (device,)} if device else {}))
     with Progress(f"{plan.model.name}@{plan.sae.name}", quiet) as progress:
@@ -182,7 +199,16 @@ def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> Fe
 
 @cli.command()
 @click.argument("where", nargs=-1, required=True, metavar="MODEL SAE | ADDRESS")
-@click.option("--analysis", type=click.Choice(["tokens"]), default="tokens", show_default=True, help="What to compute.")
+@click.option(
+    "--analysis",
+    type=click.Choice(["tokens", "attention"]),
+    default="tokens",
+    show_default=True,
+    help="tokens: what features write and read; attention: how heads of the reading layer see them.",
+)
+@click.option(
+    "--layer", type=int, help="For attention: a later reading layer (default: the first that reads the hook)."
+)
 @click.option("--no-checks", is_flag=True, help="Leave out the fresh nulls and the sign-flip control of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was computed as JSON.")
 @definition_option
@@ -190,6 +216,7 @@ def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> Fe
 def compute(
     where: tuple[str, ...],
     analysis: str,
+    layer: int | None,
     no_checks: bool,
     as_json: bool,
     definition: str,
@@ -199,16 +226,24 @@ def compute(
     quiet: bool,
 ) -> None:
     """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice."""
+    from wbtui.catalog.plan_attention import AttentionPlan
     from wbtui.store.products import Product
 
-    del analysis  # the only one so far
-    plan, cache = plan_of(address_of(where, sae=True), definition)
+    address = address_of(where, sae=True)
+    plan: TokensPlan | AttentionPlan
+    if analysis == "attention":
+        plan, cache = heads_plan_of(address, layer)
+    elif layer is not None:
+        raise UsageError(f"--layer {layer} with --analysis tokens", "a layer with --analysis attention only")
+    else:
+        plan, cache = plan_of(address, definition)
     answer = run(plan, cache, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet, checks=not no_checks)
     products = [
         {"analysis": p["analysis"], "key": p["key"], "path": str(cache / p["relative"]), "was_complete": p["complete"]}
         for p in answer["products"]
     ]
-    bad = Product(cache, plan.tokens).manifest().get("nonfinite_rows") or []
+    main = plan.attention if isinstance(plan, AttentionPlan) else plan.tokens
+    bad = [] if isinstance(plan, AttentionPlan) else Product(cache, main).manifest().get("nonfinite_rows") or []
     if bad and not quiet:
         shown = ", ".join(f"#{row}" for row in bad[:10]) + (" …" if len(bad) > 10 else "")
         click.echo(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
@@ -217,4 +252,4 @@ def compute(
         return
     new = sum(not p["was_complete"] for p in products)
     click.echo(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
-    click.echo(str(cache / plan.tokens.relative))
+    click.echo(str(cache / main.relative))

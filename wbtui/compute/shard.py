@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbtui import schema
+from wbtui import schema, schema_attention
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.mask import neighbour_counts
 from wbtui.compute.weights import Weights
 from wbtui.definitions import MaskDefinition, NullDefinition
-from wbtui.errors import WorkError
+from wbtui.errors import WeightsError, WorkError
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
@@ -82,7 +82,12 @@ def compute_shard(
         product.write_whole(read_vocabulary(Path(spec.model["path"]), int(spec.identity["d_vocab"])), task.facts)
         progress(1.0)
         return str(product.path)
-    columns = _rows(cache, spec, task, stop, progress)
+    if spec.analysis in schema_attention.ANALYSES:
+        from wbtui.compute.attention import head_rows
+
+        columns = head_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
+    else:
+        columns = _rows(cache, spec, task, stop, progress)
     progress(1.0)
     return str(product.write_shard(task.start, task.stop, columns))
 
@@ -95,7 +100,10 @@ def _rows(
     if spec.analysis == "mask":
         definition = MaskDefinition(**spec.identity["mask"])
         matrix = weights.matrix(spec.model["role"])
-        return {"neighbours": neighbour_counts(matrix, task.start, task.stop, definition, stop=stop)}
+        try:
+            return {"neighbours": neighbour_counts(matrix, task.start, task.stop, definition, stop=stop)}
+        except WeightsError as error:
+            raise weights.located(error) from None
 
     def step(done: int, of: int) -> None:
         progress(done / of)
@@ -112,7 +120,7 @@ def _rows(
         assert wrote is not None
         rows = slice(task.start, task.stop)
         return null_rows(wrote[rows], None if read is None else read[rows], writes, reads, **common)
-    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens or null")
+    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention or ov")
 
 
 def compute_row(

@@ -11,7 +11,7 @@ from typing import Any
 from wbtui.errors import UsageError
 
 WORK = "wbtui.compute.shard"
-PLANNER = "wbtui.service.planning:tokens_products"
+PLANNER = "wbtui.service.planning:products_of"
 
 
 @dataclass(frozen=True)

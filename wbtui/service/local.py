@@ -56,7 +56,7 @@ class LocalRunner:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         request = _absolute(request)
-        planned = planning.plan(self._planner, {**request.plan_request(), "checks": request.checks})
+        planned = planning.plan(self._planner, request.wish())
         scheduler = self.engine.scheduler
         label = f"{request.model}@{request.sae}"
         priority = Priority.named(request.priority)

@@ -28,8 +28,10 @@ def load_planner(name: str) -> Planner:
         raise UsageError(f"planner {name!r} ({error})", "module:function") from None
 
 
-def tokens_products(request: dict[str, Any]) -> list[ProductSpec]:
-    """Every product of E1 for {model, sae, definition, cache, checks}, each after what it needs.
+def products_of(request: dict[str, Any]) -> list[ProductSpec]:
+    """Every product of a request {model, sae, definition, cache, analysis, layer, checks}, each after what it needs.
+
+    ``tokens`` (the default) is E1 with its nulls; ``attention`` is E2 and OV of one reading layer with theirs.
 
     Raises:
         UsageError: unknown model, SAE or definition field.
@@ -37,23 +39,29 @@ def tokens_products(request: dict[str, Any]) -> list[ProductSpec]:
     """
     from wbtui.catalog.models import find_model
     from wbtui.catalog.plan import plan_tokens
+    from wbtui.catalog.plan_attention import plan_attention
     from wbtui.catalog.saes import find_sae
-    from wbtui.definitions import tokens_from_json
+    from wbtui.definitions import attention_from_json, tokens_from_json
 
-    try:
-        definition = tokens_from_json(request["definition"])
-    except TypeError as error:
-        raise UsageError(f"definition ({error})", "the fields of a tokens definition") from None
+    analysis = request.get("analysis", "tokens")
+    checks = bool(request.get("checks", True))
+    cache = Path(request["cache"])
     model = find_model(request["model"])
     sae = find_sae(model, request["sae"])
-    return plan_tokens(model, sae, definition, Path(request["cache"])).all(checks=bool(request.get("checks", True)))
+    try:
+        if analysis == "attention":
+            heads = attention_from_json(request["definition"])
+            return plan_attention(model, sae, heads, cache, request.get("layer")).all(checks=checks)
+        return plan_tokens(model, sae, tokens_from_json(request["definition"]), cache).all(checks=checks)
+    except TypeError as error:
+        raise UsageError(f"definition ({error})", f"the fields of a definition of {analysis}") from None
 
 
 def plan(planner: Planner, request: dict[str, Any]) -> list[PlannedProduct]:
     """The products of a request and what of them is missing on disk.
 
     Args:
-        planner: see :func:`tokens_products`.
+        planner: see :func:`products_of`.
         request: {model, sae, definition, cache, checks}.
 
     Raises:

@@ -26,6 +26,7 @@ MAX_FRAME = 1 << 20
 MAX_TEXT = 4096
 """Bytes of a frame's body, and characters of any name or path in a request."""
 _HEADER = struct.Struct(">I")
+ANALYSES = ("tokens", "attention")
 PRIORITIES = ("screen", "near", "batch")
 FINAL_STATES = ("done", "failed", "cancelled")
 
@@ -236,20 +237,28 @@ class ComputeRequest:
     priority: str = "batch"
     checks: bool = True
     around: int | None = None
+    layer: int | None = None
+    """For ``attention``: the reading layer; None is the first that reads the hook's stream."""
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> ComputeRequest:
         """Raises UsageError for a missing, unknown or wrongly typed field."""
         request: ComputeRequest = _typed(ComputeRequest, fields)
-        _one_of("analysis", request.analysis, ("tokens",))
+        _one_of("analysis", request.analysis, ANALYSES)
         _one_of("priority", request.priority, PRIORITIES)
         if request.around is not None and request.around < 0:
             raise UsageError(f"around {request.around}", "a row from 0")
+        if request.layer is not None and request.analysis != "attention":
+            raise UsageError(f"layer {request.layer} for {request.analysis}", "a layer for attention only")
         return request
 
     def plan_request(self) -> dict[str, Any]:
-        """What a plan is made from."""
+        """Whose numbers, and where they are kept: what ``row`` takes too."""
         return {"model": self.model, "sae": self.sae, "definition": self.definition, "cache": self.cache}
+
+    def wish(self) -> dict[str, Any]:
+        """All that a plan is made from."""
+        return {**self.plan_request(), "analysis": self.analysis, "layer": self.layer, "checks": self.checks}
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class Session:
     async def compute(self, request: protocol.Request) -> dict[str, Any]:
         """``compute``: plan, queue, and say what there will be."""
         wish = protocol.ComputeRequest.from_fields(request.fields)
-        planned = await self.daemon.plan({**wish.plan_request(), "checks": wish.checks})
+        planned = await self.daemon.plan(wish.wish())
         label = f"{wish.model}@{wish.sae}"
         priority = Priority.named(wish.priority)
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()

@@ -1,0 +1,378 @@
+"""Heads rebuilt from our matrices against the attention of the real transformers models (methods 3.4, 3.5).
+
+For every supported type a sequence of 136 tokens goes through the model (eager attention). From the stream in front of
+a layer our folded matrices give every score, each at its own offset; capped, with biases, masked by the layer's window
+and through a softmax they must give the model's attention. Logarithms are compared, so small masses count as much as
+large ones. Each negative control is one convention wrong, and must miss by far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fixtures import MODEL_TYPES, tiny_model
+from tests.sources.conftest import load_reference
+from wbtui.analysis.attention import Head
+from wbtui.analysis.attention_pairs import Softmax
+from wbtui.analysis.rope import Turn, turn
+from wbtui.catalog.attention import AttentionLayout, attention_facts, rotary_frequencies
+from wbtui.definitions import AttentionDefinition
+from wbtui.errors import UsageError, WeightsError
+from wbtui.sources.attention import AttentionSource
+from wbtui.sources.checkpoint import Checkpoint
+
+LENGTH = 136
+OFFSETS = (0, 1, 7, 128)
+CLOSE = 1e-4
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_positions": 256},
+    "gemma2": {
+        "attn_logit_softcapping": 2.0,
+        "query_pre_attn_scalar": 5,
+        "attention_bias": True,
+        "sliding_window": 131,
+    },
+    "mistral": {"sliding_window": 131},
+    "llama": {"attention_bias": True},
+    "gpt_neox": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
+}
+"""So that caps, windows, biases and pairings (of more than one pair) are felt."""
+
+
+@dataclass
+class Truth:
+    """One layer of a real model on one sequence."""
+
+    stream: torch.Tensor
+    """``[LENGTH, D]`` the layer's input, divided by what its norm divides by."""
+    attention: torch.Tensor
+    """``[H, LENGTH, LENGTH]``"""
+    out: torch.Tensor
+    """``[LENGTH, D]`` what attention put out, in front of a norm behind it."""
+
+
+def build(folder: Path, model_type: str, **changes: Any) -> Path:
+    fields = {"max_position_embeddings": 256} | CHANGES.get(model_type, {}) | changes
+    if model_type == "gpt2":
+        del fields["max_position_embeddings"]
+    return tiny_model(folder, model_type, seed=MODEL_TYPES.index(model_type), **fields)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("attention-models")
+    return {model_type: build(root, model_type) for model_type in MODEL_TYPES}
+
+
+def truth(folder: Path, layer: int) -> Truth:
+    model = load_reference(folder)
+    name = next(
+        n
+        for n, _ in model.named_modules()
+        if n.endswith((f".{layer}.attn", f".{layer}.self_attn", f".{layer}.attention"))
+    )
+    outputs: list[torch.Tensor] = []
+    model.get_submodule(name).register_forward_hook(lambda _module, _args, output: outputs.append(output[0][0]))
+    ids = torch.randint(3, 390, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        out = model(ids, output_attentions=True, output_hidden_states=True)
+    x = out.hidden_states[layer][0].double()
+    config = model.config
+    if config.model_type in ("gpt2", "gpt_neox"):
+        eps = config.layer_norm_epsilon if config.model_type == "gpt2" else config.layer_norm_eps
+        divisor = (x.var(1, unbiased=False, keepdim=True) + eps).sqrt()
+    else:
+        divisor = (x.square().mean(1, keepdim=True) + config.rms_norm_eps).sqrt()
+    return Truth((x / divisor).float(), out.attentions[layer][0], outputs[0])
+
+
+def make_head(source: AttentionSource, index: int, definition: AttentionDefinition, **changes: Any) -> Head:
+    facts = source.facts
+    query, key = source.query(index), source.key(index)
+    angles = rotary_frequencies(facts.rope, facts.d_head) if facts.rope is not None else []
+    head = Head(
+        query=query.matrix,
+        key=key.matrix,
+        scale=facts.scale,
+        query_bias=query.bias,
+        key_bias=key.bias,
+        softcap=facts.softcap,
+        turn=turn(angles, definition),
+        centre=source.centre,
+    )
+    return dataclasses.replace(head, **changes)
+
+
+def logits(head: Head, x: torch.Tensor) -> torch.Tensor:
+    """Capped and biased scores ``[n, n]`` of every row of ``x`` with every other, at the head's one offset.
+
+    Here a query's own term counts, because the key bias turns with each key's offset.
+    """
+    q, k = head.queries(x)[0], head.keys(x)[0]
+    scores = q @ k.T
+    if head.biased:
+        scores += head.query_terms(q)[:, None]
+    return Softmax(head.softcap, head.biased).logits_(scores, torch.zeros(len(q)), head.prior(k), False)
+
+
+def rebuilt(source: AttentionSource, index: int, x: torch.Tensor, make: Any = make_head) -> torch.Tensor:
+    """Log attention ``[n, n]`` of one head over a whole sequence, offset by offset."""
+    n = len(x)
+    whole = torch.full((n, n), -torch.inf)
+    for offset in range(n if source.facts.window is None else min(n, source.facts.window)):
+        scores = logits(make(source, index, AttentionDefinition(offset=offset)), x)
+        rows = torch.arange(offset, n)
+        whole[rows, rows - offset] = scores[rows, rows - offset]
+    return whole.log_softmax(1)
+
+
+def miss(source: AttentionSource, seen: Truth, make: Any = make_head, index: int = 1) -> float:
+    """The largest difference in log attention of one head, over all pairs that the model lets see each other."""
+    ours, theirs = rebuilt(source, index, seen.stream, make), seen.attention[index].log()
+    allowed = torch.isfinite(ours)
+    assert torch.equal(allowed, torch.isfinite(theirs)), "the model masks other pairs"
+    return float((ours - theirs)[allowed].abs().max())
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_attention_of_every_architecture(folders: dict[str, Path], model_type: str, layer: int) -> None:
+    source = AttentionSource(Checkpoint(folders[model_type]), layer)
+    seen = truth(folders[model_type], layer)
+    for index in range(source.facts.n_heads) if layer else [3]:
+        assert miss(source, seen, index=index) < CLOSE, index
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_scores_at_offsets_are_the_models_own(
+    folders: dict[str, Path], model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single scores: the queries and keys that the model multiplies, after its rotation, taken at offsets."""
+    import importlib
+
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    caught: list[tuple[torch.Tensor, torch.Tensor]] = []
+    original = module.eager_attention_forward
+
+    def spy(attention: Any, query: torch.Tensor, key: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        caught.append((query[0].detach(), key[0].detach()))
+        return original(attention, query, key, *args, **kwargs)
+
+    monkeypatch.setattr(module, "eager_attention_forward", spy)
+    seen = truth(folders[model_type], 1)
+    source = AttentionSource(Checkpoint(folders[model_type]), 1)
+    query, key = caught[1]
+    scale = source.facts.scale
+    for index in range(source.facts.n_heads):
+        theirs = query[index] @ key[source.kv_head(index) if len(key) < len(query) else index].T * scale
+        for offset in OFFSETS:
+            head = make_head(source, index, AttentionDefinition(offset=offset), softcap=None)
+            q, k = head.queries(seen.stream)[0], head.keys(seen.stream)[0]
+            ours = q @ k.T + head.query_terms(q)[:, None] + head.prior(k)
+            rows = torch.arange(offset, LENGTH)
+            torch.testing.assert_close(ours[rows, rows - offset], theirs[rows, rows - offset], atol=CLOSE, rtol=CLOSE)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_values_and_outputs_sum_to_the_attention_output(folders: dict[str, Path], model_type: str) -> None:
+    ckpt = Checkpoint(folders[model_type])
+    source, seen = AttentionSource(ckpt, 1), truth(folders[model_type], 1)
+    total = torch.zeros_like(seen.stream)
+    for index in range(source.facts.n_heads):
+        value = source.value(index)
+        v = seen.stream @ value.matrix
+        total += seen.attention[index] @ (v if value.bias is None else v + value.bias) @ source.out(index)
+    name = ckpt.architecture.attention_out.format(l=1).removesuffix("weight") + "bias"
+    theirs = seen.out - ckpt.tensor(name) if ckpt.has(name) else seen.out
+    if model_type == "gemma2":
+        theirs = theirs * (1 + ckpt.tensor("layers.1.post_attention_layernorm.weight"))
+    torch.testing.assert_close(total, theirs, atol=CLOSE, rtol=CLOSE)
+
+
+# --- negative controls: one convention wrong each --------------------------------------------------------------------
+
+
+class Interleaved(Turn):
+    """The wrong pairing: dims 2m and 2m + 1."""
+
+    def keys(self, k: torch.Tensor) -> torch.Tensor:
+        r = 2 * len(self.cos)
+        a, b = k[:, 0:r:2], k[:, 1:r:2]
+        turned = torch.stack([a * self.cos + b * self.sin, b * self.cos - a * self.sin], dim=2).flatten(1)
+        return torch.cat([turned, k[:, r:]], dim=1)
+
+
+class Backwards(Turn):
+    """The wrong direction: keys turned forwards."""
+
+    def keys(self, k: torch.Tensor) -> torch.Tensor:
+        return Turn(self.cos, -self.sin).keys(k)
+
+
+@pytest.mark.parametrize("wrong", [Interleaved, Backwards])
+@pytest.mark.parametrize("model_type", ["gpt_neox", "llama", "mistral", "qwen2", "gemma", "gemma2"])
+def test_wrong_rotation_is_caught(folders: dict[str, Path], model_type: str, wrong: type[Turn]) -> None:
+    source, seen = AttentionSource(Checkpoint(folders[model_type]), 1), truth(folders[model_type], 1)
+
+    def make(source: AttentionSource, index: int, definition: AttentionDefinition) -> Head:
+        head = make_head(source, index, definition)
+        return head if head.turn is None else dataclasses.replace(head, turn=wrong(head.turn.cos, head.turn.sin))
+
+    assert miss(source, seen, make) > 100 * CLOSE
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
+def test_w_in_place_of_one_plus_w_is_caught(folders: dict[str, Path], model_type: str) -> None:
+    ckpt, seen = Checkpoint(folders[model_type]), truth(folders[model_type], 1)
+    ckpt.architecture = dataclasses.replace(ckpt.architecture, gain_offset=0.0)
+    assert miss(AttentionSource(ckpt, 1), seen) > 100 * CLOSE
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "gemma", "gemma2"])
+def test_wrong_key_head_is_caught(folders: dict[str, Path], model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, seen = AttentionSource(Checkpoint(folders[model_type]), 1), truth(folders[model_type], 1)
+    assert source.facts.n_kv_heads == 2
+    assert [source.kv_head(h) for h in range(4)] == [0, 0, 1, 1]
+    monkeypatch.setattr(source, "kv_head", lambda head: head % 2)
+    assert miss(source, seen) > 100 * CLOSE
+
+
+@pytest.mark.parametrize(("model_type", "wrong"), [("gpt2", "heads"), ("gpt_neox", "blocks")])
+def test_wrong_fused_order_is_caught(folders: dict[str, Path], model_type: str, wrong: str) -> None:
+    source, seen = AttentionSource(Checkpoint(folders[model_type]), 1), truth(folders[model_type], 1)
+    source.layout = dataclasses.replace(source.layout, fused_order=wrong)
+    assert miss(source, seen) > 100 * CLOSE
+
+
+@pytest.mark.parametrize("what", ["softcap", "bias", "scale"])
+def test_missing_parts_are_caught(folders: dict[str, Path], what: str) -> None:
+    source, seen = AttentionSource(Checkpoint(folders["gemma2"]), 1), truth(folders["gemma2"], 1)
+    wrong: dict[str, Any] = {"softcap": {"softcap": None}, "bias": {"bias": False}, "scale": {"scale": 12**-0.5}}[what]
+
+    def make(source: AttentionSource, index: int, definition: AttentionDefinition) -> Head:
+        return make_head(source, index, definition, **wrong)
+
+    assert miss(source, seen, make) > 100 * CLOSE
+
+
+def test_uncentred_weights_are_caught(folders: dict[str, Path]) -> None:
+    source, seen = AttentionSource(Checkpoint(folders["gpt2"]), 1), truth(folders["gpt2"], 1)
+    source.centre = False
+    assert miss(source, seen) > 100 * CLOSE
+
+
+# --- config styles ----------------------------------------------------------------------------------------------------
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def rewrite(folder: Path, drop: tuple[str, ...], **fields: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key in drop:
+        config.pop(key, None)
+    path.write_text(json.dumps(config | fields))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [
+        ("llama", {"rope_parameters": {**LLAMA3, "rope_theta": 5000.0}}),
+        ("llama", {"rope_theta": 5000.0, "rope_scaling": LLAMA3}),
+        ("llama", {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 4.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}}),
+        ("qwen2", {"rope_theta": 1000.0, "rope_scaling": None}),
+        ("mistral", {"rope_theta": 1000.0}),
+        ("gemma", {"rope_theta": 1000.0}),
+        ("gemma2", {"rope_theta": 1000.0}),
+        ("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 1000}),
+        ("gpt_neox", {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0, "partial_rotary_factor": 0.75}}),
+        ("gpt_neox", {}),
+        ("llama", {}),
+    ],
+)
+def test_both_styles_of_rotary_configs(tmp_path: Path, model_type: str, fields: dict[str, Any]) -> None:
+    folder = build(tmp_path, model_type)
+    rewrite(folder, ("rope_parameters", "layer_types"), **fields)
+    source = AttentionSource(Checkpoint(folder), 1)
+    assert source.facts.rope is not None
+    assert miss(source, truth(folder, 1)) < CLOSE
+
+
+def test_configs_that_lack_fields(tmp_path: Path) -> None:
+    """Hub checkpoints leave out what the class fills in."""
+    folder = build(tmp_path, "gemma2", num_key_value_heads=4, attn_logit_softcapping=50.0, query_pre_attn_scalar=256)
+    rewrite(
+        folder,
+        ("num_key_value_heads", "attn_logit_softcapping", "query_pre_attn_scalar", "layer_types", "rope_parameters"),
+    )
+    for layer, window in ((0, 131), (1, None), (2, 131)):
+        source = AttentionSource(Checkpoint(folder), layer)
+        assert source.facts.window == window
+        assert (source.facts.softcap, source.facts.scale, source.facts.n_kv_heads) == (50.0, 1 / 16, 4)
+        assert miss(source, truth(folder, layer)) < CLOSE
+
+
+@pytest.mark.parametrize("switch", [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
+def test_gpt2_score_switches(tmp_path: Path, switch: dict[str, bool]) -> None:
+    folder = build(tmp_path, "gpt2", **switch)
+    assert miss(AttentionSource(Checkpoint(folder), 1), truth(folder, 1)) < CLOSE
+
+
+def test_qwen_windows(tmp_path: Path) -> None:
+    folder = build(tmp_path, "qwen2", use_sliding_window=True, sliding_window=130, max_window_layers=1)
+    for drop in ((), ("layer_types",)):
+        rewrite(folder, drop)
+        windows = [AttentionSource(Checkpoint(folder), layer).facts.window for layer in range(3)]
+        assert windows == [None, 130, 130]
+        assert miss(AttentionSource(Checkpoint(folder), 1), truth(folder, 1)) < CLOSE
+
+
+def test_nested_rope_parameters_are_taken_by_layer_type() -> None:
+    config = {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        },
+    }
+    local, whole = (attention_facts(config, AttentionLayout(), 4, 16, layer, "config.json").rope for layer in (0, 1))
+    assert local is not None and whole is not None
+    assert (local.theta, local.kind) == (10_000.0, "default")
+    assert (whole.theta, whole.kind, whole.factor) == (1e6, "linear", 8.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_theta": "wide"},
+        {"rope_scaling": {"type": "linear"}},
+        {"num_key_value_heads": 3},
+        {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+        {"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}},
+    ],
+)
+def test_what_is_not_known_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError) as caught:
+        attention_facts(config, AttentionLayout(), 4, 16, 0, "config.json")
+    assert "config.json" in str(caught.value)
+
+
+def test_a_layer_that_is_not_there(folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError):
+        AttentionSource(Checkpoint(folders["llama"]), 3)

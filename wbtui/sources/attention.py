@@ -1,0 +1,185 @@
+"""The heads of one layer as matrices that act on the raw residual stream, and the facts their scores need.
+
+With a stream direction ``x`` (row vector) and the norm in front of attention folded in (methods 0, 3.1)::
+
+    Q_eff = P diag(gain) W_Q     q = x Q_eff          b_q = bias_Q + beta W_Q
+    K_eff = P diag(gain) W_K     k = x K_eff          b_k likewise
+    V_eff = P diag(gain) W_V     v = x V_eff          O_eff = W_O diag(gain of the norm after attention)
+
+up to the positive 1/rms of each token. Query head ``h`` uses key/value head ``h // (H / H_kv)``. Only the named tensors
+of the layer are read; fused ones are sliced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wbtui.catalog.attention import AttentionFacts, attention_facts
+from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.errors import UsageError, WeightsError
+from wbtui.sources.checkpoint import Checkpoint
+from wbtui.sources.mapped import mapped
+from wbtui.sources.model import norm_gain
+from wbtui.tensorfile import read_header
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One head's map from the stream, everything constant folded.
+
+    Attributes:
+        matrix: ``[d_model, d_head]`` fp32.
+        bias: ``[d_head]`` fp32; None where there is none.
+        gain: ``[d_head]`` fp32, the q/k norm's gain; None where there is no such norm.
+    """
+
+    matrix: Tensor
+    bias: Tensor | None
+    gain: Tensor | None = None
+
+
+class AttentionSource:
+    """One layer's heads.
+
+    Args:
+        ckpt: the model's checkpoint.
+        layer: the layer whose heads read the stream.
+
+    Attributes:
+        facts: head counts, score scale, softcap, rotary embedding, window.
+        centre: LayerNorm: the mean over the width is subtracted in front of every projection.
+        eps: of the q/k norms.
+
+    Raises:
+        UsageError: no such layer.
+        WeightsError: tensors missing or not fitting the config.
+    """
+
+    def __init__(self, ckpt: Checkpoint, layer: int) -> None:
+        if not 0 <= layer < ckpt.dims.n_layers:
+            raise UsageError(f"attention layer {layer}", f"0 to {ckpt.dims.n_layers - 1}")
+        self._ckpt = ckpt
+        self.layer = layer
+        self.layout = ckpt.architecture.attention
+        dims = ckpt.dims
+        self.facts: AttentionFacts = attention_facts(
+            ckpt.config, self.layout, dims.n_heads, dims.d_head, layer, str(ckpt.folder / "config.json")
+        )
+        if self.layout.qk_norm not in ("none", "head"):
+            raise WeightsError(
+                f"{ckpt.folder}: q/k norms over all heads of a layer together",
+                "norms per head, or none",
+                "heads are coupled there; wbtui does not fold them yet",
+            )
+        self.centre = ckpt.architecture.norm == "layer"
+        self.eps = float(ckpt.config.get("rms_norm_eps", 1e-6))
+
+    def kv_head(self, head: int) -> int:
+        """The key/value head that query head ``head`` uses."""
+        return head // (self.facts.n_heads // self.facts.n_kv_heads)
+
+    def query(self, head: int) -> Projection:
+        """Q_eff and b_q of a query head."""
+        return self._fold("q", head)
+
+    def key(self, head: int) -> Projection:
+        """K_eff and b_k, by query head."""
+        return self._fold("k", self.kv_head(head))
+
+    def value(self, head: int) -> Projection:
+        """V_eff and b_v, by query head."""
+        return self._fold("v", self.kv_head(head))
+
+    def out(self, head: int) -> Tensor:
+        """O_eff ``[d_head, d_model]`` of a query head: what it writes into the stream per unit of its value."""
+        arch, dims = self._ckpt.architecture, self._ckpt.dims
+        width = dims.n_heads * dims.d_head
+        columns = slice(head * dims.d_head, (head + 1) * dims.d_head)
+        shape = (width, dims.d_model) if arch.input_major else (dims.d_model, width)
+        weight = self._ckpt.tensor(arch.attention_out.format(l=self.layer), shape)
+        part = weight[columns] if arch.input_major else weight[:, columns].T
+        matrix = part.to(torch.float32, copy=True)
+        if arch.post_attention_norm is not None:
+            matrix *= norm_gain(self._ckpt, arch.post_attention_norm.format(l=self.layer))
+        return matrix.contiguous()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _norm(self) -> tuple[Tensor | None, Tensor | None]:
+        """Gain and bias ``[d_model]`` of the norm in front of attention."""
+        if self.layout.norm is None:
+            return None, None
+        name = self.layout.norm.format(l=self.layer)
+        return norm_gain(self._ckpt, name), self._bias_beside(name, slice(None), self._ckpt.dims.d_model)
+
+    def _fold(self, which: str, head: int) -> Projection:
+        gain, beta = self._norm
+        weight, bias = self._raw(which, head)
+        bias = torch.zeros(weight.shape[1]) if bias is None and beta is not None else bias
+        if beta is not None and bias is not None:
+            bias = bias + beta @ weight
+        if gain is not None:
+            weight = gain[:, None] * weight
+        if self.centre:
+            weight = weight - weight.mean(0, keepdim=True)
+        name = {"q": self.layout.query_norm, "k": self.layout.key_norm}.get(which)
+        return Projection(weight.contiguous(), bias, None if name is None else self._qk_gain(name))
+
+    def _raw(self, which: str, head: int) -> tuple[Tensor, Tensor | None]:
+        """``[d_model, d_head]`` fp32 and the bias ``[d_head]`` of one of a layer's query or key/value heads."""
+        layout, dims, facts = self.layout, self._ckpt.dims, self.facts
+        heads, kv, width = facts.n_heads, facts.n_kv_heads, facts.d_head
+        counts = {"q": heads, "k": kv, "v": kv}
+        if layout.fused is None:
+            name = {"q": layout.query, "k": layout.key, "v": layout.value}[which]
+            total, start = counts[which] * width, head * width
+        else:
+            name, total = layout.fused, (heads + 2 * kv) * width
+            if layout.fused_order == "heads":
+                start = (3 * head + "qkv".index(which)) * width
+            elif layout.fused_order == "blocks":
+                start = {"q": 0, "k": heads, "v": heads + kv}[which] * width + head * width
+            else:
+                raise WeightsError(f"fused order {layout.fused_order!r}", "blocks or heads")
+        assert name is not None
+        name = name.format(l=self.layer)
+        rows = slice(start, start + width)
+        if self._ckpt.architecture.input_major:
+            weight = self._ckpt.tensor(name, (dims.d_model, total))[:, rows].to(torch.float32, copy=True)
+        else:
+            weight = self._ckpt.tensor(name, (total, dims.d_model))[rows].to(torch.float32).T.contiguous()
+        return weight, self._bias_beside(name, rows, total)
+
+    def _bias_beside(self, name: str, rows: slice, width: int) -> Tensor | None:
+        name = name.removesuffix("weight") + "bias"
+        if not self._ckpt.has(name):
+            return None
+        return self._ckpt.tensor(name, (width,))[rows].to(torch.float32, copy=True)
+
+    def _qk_gain(self, name: str) -> Tensor:
+        name, width = name.format(l=self.layer), self.facts.d_head
+        return self._ckpt.tensor(name, (width,)).to(torch.float32, copy=True) + self._ckpt.architecture.gain_offset
+
+
+def stream_mean(info: SaeInfo) -> Tensor | None:
+    """``b_dec``, close to the mean activation, as a direction of the stream (methods 1.3, "The rest of the stream").
+
+    Returns:
+        Tensor | None: ``[d_model]`` fp32; None where the SAE has none, or its hook is not the stream itself (the mean
+        of a sublayer's output is no mean of the stream).
+    """
+    if not info.site.startswith("resid_"):
+        return None
+    path = Path(info.path) / WEIGHTS
+    entry = read_header(path).tensors.get("b_dec")
+    if entry is None:
+        return None
+    if entry.shape != (info.d_out,):
+        raise WeightsError(f"{path}: b_dec has shape {list(entry.shape)}", f"[{info.d_out}] by cfg.json beside it")
+    return mapped(path, entry).to(torch.float32, copy=True)
