@@ -10,6 +10,17 @@ from wbtui.features.names import STORED, Name, resolve
 from wbtui.schema import tokens_columns
 
 M = "methods 1.2"
+OURS = "reconstruction of arXiv 2601.22447"
+LITERATURE = {
+    "methods 1.2": OURS,
+    "methods 1.3": OURS,
+    "methods 1.3; speed d.1": OURS,
+    "methods 2.4": "after Query Lens, arXiv 2606.07617",
+    "methods 2.5": "after Bloom & Lin 2024, logit-lens statistics",
+    "methods 2.9": "after arXiv 2605.18629",
+    "methods 3.2": "attention with biases, expanded",
+}
+"""Where a formula comes from, for readers; the code's docstrings name the section of the methods notes."""
 
 DERIVED: dict[str, tuple[str, str]] = {
     "id": ("number of the feature: row of W_dec, column of W_enc", "SAE"),
@@ -67,6 +78,7 @@ class Entry:
     meaning: str
     side: str
     source: str
+    """The literature that the formula comes from, or that it is ours."""
 
     def line(self) -> str:
         """Name, meaning and source in one line."""
@@ -83,15 +95,19 @@ def explain(name: str) -> Entry:
     if found.kind == "rank":
         inner = explain(found.side)
         words, source = DERIVED[found.base]
-        return Entry(found.text, f"{words}; of {inner.name}: {inner.meaning}", inner.side, source)
+        return Entry(
+            found.text, f"{words}; of {inner.name}: {inner.meaning}", inner.side, LITERATURE.get(source, source)
+        )
     if found.kind in ("stored", "list"):
         column = STORED[found.text]
-        return Entry(found.text, column.meaning, _SIDES.get(found.side, ""), column.source)
+        return Entry(
+            found.text, column.meaning, _SIDES.get(found.side, ""), LITERATURE.get(column.source, column.source)
+        )
     try:
         words, source = DERIVED[found.base]
     except KeyError:
         raise UsageError(f"no words for {name!r}", "a metric of the glossary") from None
-    return Entry(found.text, words, _SIDES.get(found.side, ""), source)
+    return Entry(found.text, words, _SIDES.get(found.side, ""), LITERATURE.get(source, source))
 
 
 def glossary() -> list[Entry]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.display import fit
-from wbtui.features.glossary import glossary
+from wbtui.features.glossary import OURS, glossary
 from wbtui.tui.draw.card import tokens_of
 from wbtui.tui.draw.line import Line, rule, wrap
 from wbtui.tui.draw.rows import one_value
@@ -39,7 +39,8 @@ class GlossaryScreen(ReadingScreen):
             value = ""
             if here and table is not None and not entry.name.endswith(("_ids", "_values", "word_z", "top_cos")):
                 value = one_value(table, entry.name, self.row)
-            body = wrap([*entry.meaning.split(), f"[{entry.source}]"], width - 26 - value_width, "text") or [[]]
+            named = [] if entry.source == OURS else [f"[{entry.source}]"]  # the title says what is ours
+            body = wrap([*entry.meaning.split(), *named], width - 26 - value_width, "text") or [[]]
             first: Line = [(fit(entry.name, 24) + "  ", "key"), *body[0]]
             used = 26 + sum(len(t) for t, _ in body[0])
             if value:
