@@ -60,11 +60,6 @@ class Head:
     centre: bool = False
     bias: bool = True
 
-    def __post_init__(self) -> None:
-        for matrix in (self.query, self.key):
-            if not bool(torch.isfinite(matrix).all()):
-                raise WeightsError("a query or key matrix with a value that is not finite", "finite weights")
-
     def queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries ``[n, d]`` with the multiplier in them, and the lengths ``[n]`` of the bare projections."""
         raw = x @ self.query

@@ -106,6 +106,11 @@ class AttentionSource:
         matrix = part.to(torch.float32, copy=True)
         if arch.post_attention_norm is not None:
             matrix *= norm_gain(self._ckpt, arch.post_attention_norm.format(l=self.layer))
+        if not bool(torch.isfinite(matrix).all()):
+            raise WeightsError(
+                f"{self._ckpt.folder}: an output weight of layer {self.layer}, head {head}, is not finite",
+                "finite weights",
+            )
         return matrix.contiguous()
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -121,6 +126,13 @@ class AttentionSource:
     def _fold(self, which: str, head: int) -> Projection:
         gain, beta = self._norm
         weight, bias = self._raw(which, head)
+        for what, value in (("weight", weight), ("bias", bias), ("norm gain", gain), ("norm bias", beta)):
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise WeightsError(
+                    f"{self._ckpt.folder}: a {what} of the {which} projection of layer {self.layer}, head {head}, "
+                    "is not finite",
+                    "finite weights",
+                )
         bias = torch.zeros(weight.shape[1]) if bias is None and beta is not None else bias
         if beta is not None and bias is not None:
             bias = bias + beta @ weight
