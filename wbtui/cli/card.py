@@ -30,7 +30,12 @@ def render(table: FeatureTable, row: int) -> str:
         row: the feature.
     """
     record = table.record(row)
-    lines = [f"{record['address']}  {table.sentence(row)}", f"  {table.thresholds.line()}"]
+    masked = table.masked_tokens()
+    mask = f"mask {masked['total']:,} of {masked['of']:,} tokens" if masked else "no mask"
+    lines = [
+        f"{record['address']}  {table.sentence(row)}",
+        f"  definition {table.origin.definition.name} · {table.thresholds.line()} · {mask}",
+    ]
     for side, title in (("writes", "WRITES"), ("against", "AGAINST"), ("reads", "READS")):
         words = table.words(row, side, k=10 if side != "against" else 5)
         lines.append("")
