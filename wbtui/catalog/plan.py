@@ -6,14 +6,15 @@ products without torch and without the service.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wbtui.catalog.architectures import architecture_of
+from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
 from wbtui.catalog.models import ModelInfo, read_json
-from wbtui.catalog.saes import WEIGHTS, SaeInfo
-from wbtui.catalog.tensors import site_tensors, tensor_files, tokens_tensors
+from wbtui.catalog.saes import SaeInfo
+from wbtui.catalog.tensors import tensor_files, tokens_tensors
 from wbtui.definitions import (
     CHECK_NULLS,
     DICTIONARY_NULLS,
@@ -24,7 +25,7 @@ from wbtui.definitions import (
     to_json,
 )
 from wbtui.errors import WeightsError
-from wbtui.store.fingerprints import bytes_fingerprint, tensors_fingerprint
+from wbtui.store.fingerprints import bytes_fingerprint
 from wbtui.store.keys import ProductSpec, slug
 from wbtui.tensorfile import read_header
 
@@ -89,25 +90,11 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
     names = tensor_files(folder)
     roles = tokens_tensors(names, arch, model.tied, where)
     _check_shapes(model, names, roles)
-    norm_bias = roles["final_norm"].removesuffix("weight") + "bias"
-    logit_bias = roles["unembedding"].removesuffix("weight") + "bias"
-    used = [*roles.values(), *(n for n in (norm_bias, logit_bias) if n in names)]
-    model_print = _fingerprint(names, used, memo)
+    model_print = model_fingerprint(names, arch, model.tied, where, memo)
     tokenizer = tokenizer_fingerprint(folder)
 
-    through = site_tensors(names, arch, sae.site, sae.layer, where)
-    sae_weights = Path(sae.path) / WEIGHTS
-    sae_header = read_header(sae_weights)
-    sae_identity: dict[str, Any] = {
-        "fingerprint": tensors_fingerprint({sae_weights: sorted(sae_header.tensors)}, memo),
-        "architecture": sae.architecture,
-        "site": sae.site,
-        "layer": sae.layer,
-        "conventions": sae.conventions,
-        "through": _fingerprint(names, through, memo) if through else "",
-    }
-
-    model_slug, sae_slug = slug(model.name, model_print), slug(sae.name, sae_identity["fingerprint"])
+    sae_parts = sae_identity(names, arch, sae, where, memo)
+    model_slug, sae_slug = slug(model.name, model_print), slug(sae.name, sae_parts["fingerprint"])
     tensors = {"model": model_print, "tokenizer": tokenizer, "model_type": model.model_type}
     body = to_json(definition)
     del body["name"]
@@ -133,7 +120,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
                 {
                     "analysis": "mask",
                     "method_version": METHOD_VERSIONS["mask"],
-                    "matrix": _fingerprint(names, [roles[role]], memo),
+                    "matrix": fingerprint(names, [roles[role]], memo),
                     "mask": to_json(definition.mask),
                 },
                 rows=model.d_vocab,
@@ -147,21 +134,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
         "vocab": vocab.relative,
         "masks": {side: spec.relative for side, spec in masks.items()},
     }
-    sae_place = {
-        "name": sae.name,
-        "path": sae.path,
-        "format": sae.format,
-        "architecture": sae.architecture,
-        "hook_name": sae.hook_name,
-        "layer": sae.layer,
-        "site": sae.site,
-        "d_in": sae.d_in,
-        "d_out": sae.d_out,
-        "d_sae": sae.d_sae,
-        "conventions": sae.conventions,
-        "model_name": sae.model_name,
-        "reader_layer": sae.reader_layer,
-    }
+    sae_place = dataclasses.asdict(sae)
 
     def null(definition_of_null: NullDefinition) -> ProductSpec:
         with_sae = definition_of_null.kind in DICTIONARY_NULLS
@@ -171,7 +144,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
                 "analysis": "null",
                 "method_version": METHOD_VERSIONS["null"],
                 **tensors,
-                "sae": sae_identity if with_sae else None,
+                "sae": sae_parts if with_sae else None,
                 "definition": body,
                 "null": to_json(definition_of_null),
             },
@@ -189,7 +162,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
             "analysis": "tokens",
             "method_version": METHOD_VERSIONS["tokens"],
             **tensors,
-            "sae": sae_identity,
+            "sae": sae_parts,
             "definition": body,
         },
         rows=sae.d_sae,
@@ -223,13 +196,6 @@ def tokenizer_fingerprint(folder: Path) -> str:
     if "tokenizer.json" in parts:  # the other files are then not read
         return parts["tokenizer.json"]
     return "+".join(parts[name][:16] for name in sorted(parts))
-
-
-def _fingerprint(names: dict[str, Path], used: list[str], memo: Path) -> str:
-    files: dict[Path, list[str]] = {}
-    for name in sorted(set(used)):
-        files.setdefault(names[name], []).append(name)
-    return tensors_fingerprint(files, memo)
 
 
 def _check_shapes(model: ModelInfo, names: dict[str, Path], roles: dict[str, str]) -> None:

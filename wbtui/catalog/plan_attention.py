@@ -13,9 +13,10 @@ from typing import Any
 
 from wbtui.catalog.architectures import Architecture, architecture_of
 from wbtui.catalog.attention import AttentionFacts, attention_facts
+from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
 from wbtui.catalog.models import ModelInfo, read_json
-from wbtui.catalog.saes import WEIGHTS, SaeInfo
-from wbtui.catalog.tensors import resolve, site_tensors, tensor_files, tokens_tensors
+from wbtui.catalog.saes import SaeInfo
+from wbtui.catalog.tensors import resolve, tensor_files
 from wbtui.definitions import (
     CHECK_NULLS,
     DICTIONARY_NULLS,
@@ -26,10 +27,8 @@ from wbtui.definitions import (
     attention_from_json,
     to_json,
 )
-from wbtui.errors import UsageError, WeightsError
-from wbtui.store.fingerprints import tensors_fingerprint
+from wbtui.errors import UsageError
 from wbtui.store.keys import ProductSpec, slug
-from wbtui.tensorfile import read_header
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def plan_attention(
     facts = attention_facts(config, arch.attention, model.n_heads, model.d_head, layer, str(folder / "config.json"))
     _check_offset(definition, facts, layer)
     names = tensor_files(folder)
-    sae_identity = _sae_identity(names, arch, sae, where, memo)
+    sae_parts = sae_identity(names, arch, sae, where, memo)
     del body["name"]
     uses_rope = definition.rope != "offset" or definition.offset > 0
     taken = facts.to_json() | {"window": None} | ({} if uses_rope else {"rope": None})
@@ -118,15 +117,15 @@ def plan_attention(
         "ov": {**common, "heads": [facts.n_heads, facts.n_kv_heads, facts.d_head], "model": prints["ov"]},
     }
     slugs = {
-        "model_slug": slug(model.name, _tokens_fingerprint(names, arch, model.tied, where, memo)),
-        "sae_slug": slug(sae.name, sae_identity["fingerprint"]),
+        "model_slug": slug(model.name, model_fingerprint(names, arch, model.tied, where, memo)),
+        "sae_slug": slug(sae.name, sae_parts["fingerprint"]),
     }
 
     def spec(analysis: str, null: NullDefinition | None = None) -> ProductSpec:
         identity = {
             "analysis": analysis,
             "method_version": METHOD_VERSIONS[analysis],
-            "sae": sae_identity,
+            "sae": sae_parts,
             **identities[analysis.removesuffix("_null")],
         }
         own = True
@@ -134,7 +133,7 @@ def plan_attention(
             identity["null"] = to_json(null)
             # a head's OV acts on random directions alike for every SAE; scores need the SAE's features as partners
             own = analysis == "attention_null" or null.kind in DICTIONARY_NULLS
-            identity["sae"] = sae_identity if own else None
+            identity["sae"] = sae_parts if own else None
         return ProductSpec(
             analysis,
             identity,
@@ -193,38 +192,7 @@ def _check_offset(definition: AttentionDefinition, facts: AttentionFacts, layer:
         )
 
 
-def _sae_identity(names: dict[str, Path], arch: Architecture, sae: SaeInfo, where: str, memo: Path) -> dict[str, Any]:
-    """The dictionary as products of features know it, as in :mod:`wbtui.catalog.plan`."""
-    weights = Path(sae.path) / WEIGHTS
-    header = read_header(weights)
-    through = site_tensors(names, arch, sae.site, sae.layer, where)
-    return {
-        "fingerprint": tensors_fingerprint({weights: sorted(header.tensors)}, memo),
-        "architecture": sae.architecture,
-        "site": sae.site,
-        "layer": sae.layer,
-        "conventions": sae.conventions,
-        "through": _fingerprint(names, through, memo) if through else "",
-    }
-
-
-def _tokens_fingerprint(names: dict[str, Path], arch: Architecture, tied: bool, where: str, memo: Path) -> str:
-    """What E1 names a model's folder by, so that all products of a model lie in one."""
-    roles = tokens_tensors(names, arch, tied, where)
-    biases = (roles[role].removesuffix("weight") + "bias" for role in ("final_norm", "unembedding"))
-    return _fingerprint(names, [*roles.values(), *(name for name in biases if name in names)], memo)
-
-
 def _layer_fingerprint(
     names: dict[str, Path], arch: Architecture, layer: int, part: str, where: str, memo: Path
 ) -> str:
-    return _fingerprint(names, layer_tensors(names, arch, layer, part, where), memo)
-
-
-def _fingerprint(names: dict[str, Path], used: list[str], memo: Path) -> str:
-    files: dict[Path, list[str]] = {}
-    for name in sorted(set(used)):
-        if name not in read_header(names[name]).tensors:
-            raise WeightsError(f"{names[name]}: no tensor {name}", "the tensor that the index names there")
-        files.setdefault(names[name], []).append(name)
-    return tensors_fingerprint(files, memo)
+    return fingerprint(names, layer_tensors(names, arch, layer, part, where), memo)
