@@ -86,7 +86,7 @@ def _internal(error: Exception) -> int:
     place = paths.log_dir() / "crash.log"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "a", encoding="utf-8", errors="backslashreplace") as log:
+        with place.open("a", encoding="utf-8", errors="backslashreplace") as log:  # `open` is a command here
             traceback.print_exc(file=log)
         where = f"the traceback is in {place}"
     except OSError:
@@ -100,4 +100,4 @@ def _internal(error: Exception) -> int:
 
 def _register() -> None:
     """Import the command modules (each keeps heavy imports inside its functions)."""
-    from wbtui.cli import cache, compute, daemon, export, listing, open, show  # noqa: F401
+    from wbtui.cli import cache, compute, daemon, export, listing, open, report, show  # noqa: F401
