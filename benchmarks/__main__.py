@@ -15,6 +15,7 @@ from pathlib import Path
 
 BENCHMARKS = {
     "e1": ["--features", "256", "--repeat", "3"],
+    "attention": ["--shrink", "2", "--repeat", "3"],
     "features_table": [],
     "app": [],
 }
