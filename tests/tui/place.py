@@ -54,7 +54,8 @@ class Place:
         self.model.mkdir(parents=True)
         config = {
             "model_type": "gemma2", "hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2,
-            "head_dim": 4, "intermediate_size": 16, "vocab_size": V, "tie_word_embeddings": True,
+            "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 16, "vocab_size": V,
+            "tie_word_embeddings": True,
         }  # fmt: skip
         (self.model / "config.json").write_text(json.dumps(config))
         rng = np.random.default_rng(0)
@@ -62,6 +63,12 @@ class Place:
             "model.embed_tokens.weight": rng.normal(size=(V, D)).astype("float32"),
             "model.norm.weight": rng.normal(size=D).astype("float32"),
         }
+        for layer in range(LAYERS):
+            name = f"model.layers.{layer}."
+            for part, shape in (("q", (8, D)), ("k", (8, D)), ("v", (8, D)), ("o", (D, 8))):
+                tensors[f"{name}self_attn.{part}_proj.weight"] = rng.normal(size=shape).astype("float32")
+            for norm in ("input_layernorm", "post_attention_layernorm"):
+                tensors[f"{name}{norm}.weight"] = rng.normal(size=D).astype("float32")
         save_file(tensors, self.model / "model.safetensors")
         (self.model / "tokenizer.json").write_text("{}")
 

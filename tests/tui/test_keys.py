@@ -12,9 +12,11 @@ from wbtui.tui.draw.line import text_of
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.choose import ChooseScreen
 from wbtui.tui.screens.export import ExportScreen
+from wbtui.tui.screens.heads import HeadsScreen
 from wbtui.tui.screens.help import HelpScreen
 from wbtui.tui.screens.jobs import JobsScreen
 from wbtui.tui.screens.main import MainScreen
+from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.screens.start import StartScreen
 
@@ -24,6 +26,8 @@ SCREENS: dict[str, type[WbScreen]] = {
     "jobs": JobsScreen,
     "columns": ChooseScreen,
     "export": ExportScreen,
+    "population": PopulationScreen,
+    "heads": HeadsScreen,
     "reading": ReadingScreen,
 }
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.errors import UsageError
+from wbtui.features.head_shelf import parts_of
 from wbtui.features.names import STORED, Name, resolve
 from wbtui.schema import tokens_columns
+from wbtui.schema_attention import attention_columns
 
 M = "methods 1.2"
 OURS = "reconstruction of arXiv 2601.22447"
@@ -98,6 +100,8 @@ def explain(name: str) -> Entry:
         return Entry(
             found.text, f"{words}; of {inner.name}: {inner.meaning}", inner.side, LITERATURE.get(source, source)
         )
+    if found.kind == "head":
+        return _head(found.text)
     if found.kind in ("stored", "list"):
         column = STORED[found.text]
         return Entry(
@@ -108,6 +112,22 @@ def explain(name: str) -> Entry:
     except KeyError:
         raise UsageError(f"no words for {name!r}", "a metric of the glossary") from None
     return Entry(found.text, words, _SIDES.get(found.side, ""), LITERATURE.get(source, source))
+
+
+def _head(name: str) -> Entry:
+    """A head's metric: a statistic over its noise in the same head."""
+    layer, head, side, statistic = parts_of(name)
+    column = attention_columns()[f"{side or 'query'}.{statistic}"]
+    sides = {
+        None: "the larger side",
+        "query": "query: the feature attends to others",
+        "key": "key: others attend to the feature",
+    }
+    words = (
+        f"{column.meaning} in head {head} of layer {layer}, over the 99th percentile of the same of random directions "
+        "in the same head (the larger over null kinds): 1 is the line of the noise"
+    )
+    return Entry(name, words, sides[side], LITERATURE.get(column.source, column.source))
 
 
 def glossary() -> list[Entry]:

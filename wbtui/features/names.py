@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wbtui.errors import UsageError
+from wbtui.features.head_shelf import canonical
 from wbtui.schema import side_columns, tokens_columns
 
 ALL_SIDES = ("writes", "against", "reads")
@@ -33,7 +34,7 @@ _SIDED_STORED = {side: frozenset(c.name for c in side_columns(side)) for side in
 
 @dataclass(frozen=True)
 class Name:
-    """A name taken apart. ``kind`` is stored, number, flag, class, row or rank; ``side`` is empty for whole rows."""
+    """A name taken apart. ``kind``: stored, list, number, flag, class, row, head, rank; ``side``: empty for rows."""
 
     text: str
     kind: str
@@ -43,7 +44,7 @@ class Name:
     @property
     def numeric(self) -> bool:
         """Whether it is a number that can be compared and ranked."""
-        return self.kind in ("stored", "number", "rank") or (self.kind == "row" and self.base in ROW_NUMBERS)
+        return self.kind in ("stored", "number", "rank", "head") or (self.kind == "row" and self.base in ROW_NUMBERS)
 
     @property
     def boolean(self) -> bool:
@@ -105,6 +106,9 @@ def _resolve(name: str) -> Name | None:
             if prefix == "null" and not (inner.kind == "stored" and inner.side):
                 return None  # random directions have no d_norm, class or evidence of their own
             return Name(f"{prefix}:{inner.text}", "rank", prefix, inner.text)
+    if name.startswith("head:"):
+        text = canonical(name)
+        return Name(text, "head", text) if text else None
     name = ALIASES.get(name, name)
     if name in ROW_FLAGS or name in ROW_NUMBERS:
         return Name(name, "row", name)

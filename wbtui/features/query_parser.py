@@ -115,11 +115,12 @@ class Parser:
                 return self._regex("writes", rest, start)
             if prefix in ("id", "feature"):
                 return self._ids(rest, start + len(prefix) + 1)
-            if prefix not in ("percentile", "null"):
-                near = get_close_matches(prefix, [*_SIDES, "re", "id", "percentile", "null"], 1) or nearest(prefix, 1)
+            if prefix not in ("percentile", "null", "head"):
+                known = [*_SIDES, "re", "id", "percentile", "null", "head"]
+                near = get_close_matches(prefix, known, 1) or nearest(prefix, 1)
                 raise QueryError(
                     f"{prefix + colon!r}",
-                    "writes: reads: against: token: re: id: percentile: or null:",
+                    "writes: reads: against: token: re: id: percentile: null: or head:",
                     f"did you mean {near[0]}? " if near else f'quote it to search for it: "{word}"',
                     position=start,
                     length=len(prefix) + 1,

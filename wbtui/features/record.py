@@ -9,7 +9,7 @@ import numpy as np
 
 from wbtui import schema
 from wbtui.definitions import RECONSTRUCTION, to_json
-from wbtui.features import classes
+from wbtui.features import classes, heads_record
 from wbtui.features.names import NUMBERS, STORED
 from wbtui.features.words import sentence
 
@@ -53,6 +53,7 @@ def record(table: FeatureTable, row: int) -> dict[str, Any]:
     out["row"] = {name: _number(table.value(name, row), name, bad) for name in _row_metrics()} if available else None
     out["classes"] = _classes(table, row)
     out["null"] = _null(table, row, bool(reads_absent)) if available else {}
+    heads_record.add_to(out, table, row)
     out["nonfinite"] = bad
     out["warnings"] = _warnings(table, row, flags, available)
     return out

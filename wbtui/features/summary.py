@@ -80,6 +80,9 @@ def summary(table: FeatureTable) -> dict[str, Any]:
         for name in READINGS:
             own["readings"][name].update(_fdr(own["readings"][name], name, judges))
         out["sides"][side] = {"features": own, "noise": noise}
+    from wbtui.features.heads_record import add_to
+
+    add_to(out, table)
     return out
 
 

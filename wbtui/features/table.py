@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from wbtui.definitions import TokensDefinition, to_json
 from wbtui.errors import UsageError
 from wbtui.features import classes, derived
 from wbtui.features.companions import Companions, Origin, origin_of
+from wbtui.features.head_shelf import HeadShelf
 from wbtui.features.names import STORED, Name, resolve, scalar_names
 from wbtui.features.noise import NullSample
 from wbtui.features.source import ArrayRows, ProductRows
@@ -49,6 +51,7 @@ class FeatureTable:
         self.unmasked: set[int] = set()
         """Provisional rows that were computed before the token mask was there."""
         self.thresholds = Thresholds()
+        self.cache: Path | None = None
         self.checks: list[NullSample] = []
         """Fresh nulls and the sign-flip control that are there."""
         self._rows = rows
@@ -67,6 +70,7 @@ class FeatureTable:
         table = cls(ProductRows.open(cache, plan.tokens, STORED), origin_of(plan))
         table.plan = plan
         table._companions = Companions(cache, plan)
+        table.cache = cache
         table._pick_up()
         return table
 
@@ -93,6 +97,13 @@ class FeatureTable:
         table.checks = list(checks)
         table.thresholds = Thresholds(nulls=tuple(nulls))
         return table
+
+    @functools.cached_property
+    def heads(self) -> HeadShelf | None:
+        """How features take part in attention, a layer at a time; None without a model at hand."""
+        if self.plan is None or self.cache is None:
+            return None
+        return HeadShelf(self.cache, self.plan.model, self.plan.sae)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -190,6 +201,8 @@ class FeatureTable:
         known = resolve(name)
         if known.kind in ("stored", "list"):
             return self._rows.column(known.text)
+        if known.kind == "head":
+            return self.heads.column(known.text) if self.heads else np.full(self.n, np.nan, dtype=np.float32)
         if known.kind == "flag" and known.side in ("either", "both"):
             join = np.logical_or if known.side == "either" else np.logical_and
             parts = [self.column(f"{known.base}.{side}") for side in ("writes", "reads")]
@@ -199,6 +212,8 @@ class FeatureTable:
     def known(self, name: str) -> np.ndarray:
         """bool [n]: where :meth:`column` holds a real value."""
         name_ = resolve(name)
+        if name_.kind == "head":
+            return ~np.isnan(self.column(name_.text))  # not remembered: heads land apart from rows
         if name_.kind == "flag" and name_.side in ("either", "both"):
             return self.known(f"{name_.base}.writes") & self.known(f"{name_.base}.reads")
         return self._cached("known:" + name_.text, lambda: self._known(name_))

@@ -157,6 +157,20 @@ class Desk:
         job.update({k: v for k, v in answer.items() if k != "products"})
         return dict(job)
 
+    async def compute_heads(self, opened: Opened, layer: int, priority: str = "screen") -> dict[str, Any]:
+        """Ask for how features take part in the heads of one layer.
+
+        Raises:
+            WbtuiError: no service, or it refuses.
+        """
+        shelf = opened.table.heads
+        assert shelf is not None
+        place = {**self._place(opened), "definition": to_json(shelf.definition)}
+        answer = dict(await self._call("compute", **place, analysis="attention", layer=layer, priority=priority))
+        job = self.jobs.setdefault(answer["job"], {"job": answer["job"], "state": "queued", "fraction": 0.0})
+        job.update({k: v for k, v in answer.items() if k != "products"})
+        return dict(job)
+
     def ask_row(self, opened: Opened, feature: int) -> None:
         """Ask for one feature's row ahead of everything; the answer comes as a message. Earlier askings are dropped."""
         if feature in self._rows:

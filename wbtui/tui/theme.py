@@ -36,6 +36,7 @@ _LIT = {
     "cursor_off": Style(bgcolor="#1b232c"),
     "range": Style(bgcolor="#22302a"),
     "picked": Style(color="#101419", bgcolor="#c8ced6"),
+    "cut": Style(color="#101419", bgcolor="#e2b15b"),
 }
 _RICH = {name: _BASE + style for name, style in _LIT.items()}
 _NAMED = {
@@ -58,6 +59,7 @@ _NAMED = {
     "cursor_off": Style(underline=True),
     "range": Style(underline=True),
     "picked": Style(reverse=True),
+    "cut": Style(color="yellow", reverse=True),
 }
 _PLAIN = {
     name: Style(

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.display import fit, safe_token_text
 from wbtui.tui.draw.bars import bar
+from wbtui.tui.draw.heads import HeadsLook, heads_block, heads_line
 from wbtui.tui.draw.line import Line, cut, rule, spread, width_of, wrap
 from wbtui.tui.draw.metrics import metrics_block
 from wbtui.tui.draw.population import Population, population_block, population_line
@@ -42,6 +43,7 @@ class Look:
     """The SAE's layer, of ``layers``; early and late layers carry a warning."""
     layers: int = 0
     populations: Mapping[str, Population] = field(default_factory=dict)
+    heads: HeadsLook = field(default_factory=HeadsLook)
     unmasked: bool = False
     """A provisional row that was made before the token mask."""
 
@@ -231,12 +233,14 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
     )
     extra = facts_block(table, row, width)
     metrics = metrics_block(table, row, width, look.populations)
-    room = height - len(head) - 1 - len(reads) - len(crowd) - len(extra) - 3
-    with_metrics = room >= len(metrics) + 8
+    heads = heads_block(table, row, width, look.heads, 8 if height >= 40 else 4)
+    room = height - len(head) - 1 - len(reads) - len(heads) - len(crowd) - len(extra) - 3
+    with_metrics = room >= len(metrics) + (5 if heads else 8)
     count = max(4, min(20, room - (len(metrics) if with_metrics else 0)))
     blocks = [
         words_block(table, row, width, count, tokens=look.tokens),
         reads,
+        heads,
         crowd,
         *([metrics] if with_metrics else []),
         extra,
@@ -289,6 +293,9 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
         lambda: cut([("weights ", "head"), *_weights(table, row)], width),
     ]
     order = [0, 3, 1, 2, 4] if height >= 6 else [0, 1, 2, 3, 4]
+    if look.heads.heads is not None or look.heads.note:
+        makers.append(lambda: heads_line(table, row, width, look.heads))
+        order.insert(3 if height >= 6 else 2, 5)
     out += [makers[i]() for i in order[: max(0, height - 1)]]
     if len(out) < height:
         out.append([(fit(RECONSTRUCTION, width), "faint")])

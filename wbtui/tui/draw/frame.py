@@ -160,7 +160,10 @@ def job_text(job: Mapping[str, Any]) -> str:
     return text
 
 
-ANALYSES = {"vocab": "token strings", "mask": "token mask", "null": "noise", "tokens": "features", "None": "computing"}
+ANALYSES = {
+    "vocab": "token strings", "mask": "token mask", "null": "noise", "tokens": "features", "None": "computing",
+    "attention": "heads", "attention_null": "noise in heads", "ov": "what heads write", "ov_null": "noise of heads",
+}  # fmt: skip
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,8 @@ from wbtui.tui.theme import Ink
 
 Span = tuple[str, str]
 Line = list[Span]
+LIT = ("picked", "cut")
+"""Roles whose background shows: blanks after them are not theirs."""
 
 
 def width_of(line: Line) -> int:
@@ -94,7 +96,7 @@ def to_strip(line: Line, width: int, ink: Ink, base: Style | None = None) -> Str
     segments: list[Segment] = []
     text, role = "", ""
     for piece, its in cut(line, width):
-        if its == role or (role and role != "picked" and not piece.strip(" ")):
+        if its == role or (role and role not in LIT and not piece.strip(" ")):
             text += piece
         elif piece:
             if text:

@@ -67,7 +67,7 @@ def _number(value: float, how: str) -> str:
 def _marked(crowd: Population, value: float) -> Line:
     """All features' histogram on one line, the row's place marked in it."""
     shares = crowd.shares["semantic"] * crowd.counts["semantic"] + crowd.shares["other"] * crowd.counts["other"]
-    text = spark(merged(shares, SPARK))
+    text = spark(merged(shares, SPARK)).ljust(SPARK)
     if not math.isfinite(value):
         return [(text, "dim")]
     at = place(crowd, value, SPARK)

@@ -82,6 +82,8 @@ def head_of(name: str) -> str:
     """A column's short heading."""
     if name in SHORT:
         return SHORT[name]
+    if name.startswith("head:"):
+        return name.removeprefix("head:")
     side, dot, rest = name.partition(".")
     if dot and side in ("reads", "against"):
         return f"{ {'z_max': 'z'}.get(rest, rest) } {'rd' if side == 'reads' else 'ag'}".strip()

@@ -81,6 +81,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
         self.failure = ""
         self.row_failure = {}
         self.unmasked: set[int] = set()
+        self.heads_seen = False
         self.job: dict[str, Any] | None = None
         self._ticket = 0
         self._made = -1
@@ -131,6 +132,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
     def settled(self) -> bool:
         """Whether what is on screen is all that is there (pictures and tests wait for it)."""
         ready = self.opened is not None and self.arranged is not None and self._made == self.opened.table.version
+        ready = ready and self.heads_seen
         return bool(ready) and self._card_timer is None and self._refresh_timer is None
 
     @property
@@ -169,7 +171,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
         else:
             body.styles.layout = "vertical"
             card.styles.width = "1fr"
-            card_height = max(6, min(10, (height - 6) * 2 // 5))
+            card_height = max(6, min(11, (height - 6) * 2 // 5 + 1))
             card.styles.height = card_height
             left.styles.height = max(3, height - 5 - card_height)
 
@@ -207,6 +209,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
         self.populations, self.summary, self._made, self.failure, self.job = {}, None, -1, "", None
         self.row_failure = {}
         self.unmasked = set()
+        self.heads_seen = False
         self.view = replace(message.view, model=opened.model.name, sae=opened.sae.name)
         self.place()
         self.rearrange()
@@ -215,6 +218,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
     def _after_first_picture(self) -> None:
         if self.opened is None:
             return
+        self.look_for_heads()
         if self.opened.missing:
             self.ask_compute("screen")
         else:
@@ -390,6 +394,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
             layer=self.opened.sae.layer,
             layers=self.opened.model.n_layers,
             populations=self.populations,
+            heads=self.heads_look(),
             unmasked=row in self.unmasked,
         )
         if state_of(table, row) == "absent":

@@ -289,6 +289,41 @@ class MainActions:
         if me.opened is not None and me.view.page == "main":
             me.set_view(st.open_page(me.view))
 
+    def action_population(self) -> None:
+        """The population of the metric that sorts, or of the column under the picker."""
+        from wbtui.tui.crowd import metric_for
+        from wbtui.tui.screens.population import PopulationScreen
+
+        me = self.me
+        if me.opened is None:
+            return
+        names = [cell.name for cell in me.table_view.cells]
+        picked = names[me.view.picker] if me.view.picker is not None and me.view.picker < len(names) else ""
+        metric = metric_for(me.view.sort, picked)
+        self.me.app.push_screen(PopulationScreen(me.opened, me.view.cursor, metric, self.show_filtered))
+
+    def action_heads(self) -> None:
+        """How the feature takes part in attention."""
+        from wbtui.tui.screens.heads import HeadsScreen
+
+        me = self.me
+        if me.opened is not None and me.opened.table.heads is not None and me.opened.table.n:
+            me.app.push_screen(HeadsScreen(me, me.opened))
+
+    def go_quietly(self, feature: int) -> None:
+        """To a feature of this SAE from another page; ``[`` leads back."""
+        me = self.me
+        me.history = me.history.visit(me.view)
+        me.set_view(st.to_feature(me.view, me.rows, me.height_rows, feature))
+
+    def show_filtered(self, expression: str) -> None:
+        """Rows of a filter made elsewhere, from the first; ``[`` leads back to the filter before."""
+        me = self.me
+        me.history = me.history.visit(me.view)
+        me.follow_top = True
+        view = replace(st.set_filter(me.view, expression), page="main", focus="table", top=0, picker=None)
+        me.set_view(view)
+
     def action_focus_next_panel(self) -> None:
         """Tab."""
         me = self.me

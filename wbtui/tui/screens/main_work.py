@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wbtui.display import safe_token_text
 from wbtui.errors import Cancelled, WbtuiError
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.data import Opened, missing_analyses
+from wbtui.tui.draw.heads import WHAT, HeadsLook
 from wbtui.tui.draw.metrics import METRICS
 from wbtui.tui.draw.population import Population, make_population
 from wbtui.tui.facts import shares_of
@@ -108,14 +111,15 @@ class MainWork:
             me.job = {**me.job, **{k: v for k, v in job.items() if k != "event"}}
             if job.get("event") == "job" and job.get("state") in ("done", "failed", "cancelled"):
                 me.job = None
-                me.run_worker(self._recheck(), group="recheck", exclusive=True)
+                me.run_worker(self._recheck, group="recheck", exclusive=True)  # type: ignore[arg-type]
                 error = job.get("error")
                 if job["state"] == "failed" and isinstance(error, dict):
                     self.me.notify_line(WbtuiError.from_json(error).line(), "error")
                 elif job["state"] == "cancelled":
                     self.me.notify_line("cancelled; what is finished stays, C goes on", "dim")
         if job.get("event") == "product":
-            me.run_worker(self._recheck(), group="recheck", exclusive=True)
+            self.look_for_heads()
+            me.run_worker(self._recheck, group="recheck", exclusive=True)  # type: ignore[arg-type]
         if job.get("event") in ("shard", "product", "job", "connected"):
             me._again_soon()
         me.draw_last()
@@ -128,6 +132,53 @@ class MainWork:
         opened.missing = await asyncio.to_thread(missing_analyses, opened.cache, opened.plan)
         me.look_for_rows()
         me.draw_last()
+
+    # Heads ----------------------------------------------------------------------------------------------------------
+
+    def look_for_heads(self) -> None:
+        """Open the reader layer's heads in a thread, or pick up what landed of them."""
+        if self.me.opened is not None:
+            self.me.run_worker(partial(self._look_for_heads, self.me.opened), group="heads", exclusive=True)  # type: ignore[arg-type]
+
+    async def _look_for_heads(self, opened: Opened) -> None:
+        shelf = opened.table.heads
+        if shelf is not None and not shelf.absent:
+
+            def look() -> None:
+                try:
+                    shelf.table()
+                    shelf.refresh()
+                except (WbtuiError, OSError) as error:
+                    shelf.failures[shelf.first or 0] = error.line() if isinstance(error, WbtuiError) else str(error)
+
+            await asyncio.to_thread(look)
+        if opened is self.me.opened:
+            self.heads_moved()
+
+    def heads_moved(self) -> None:
+        """Heads are there, or it is known why not: the card says so, a filter by heads is applied again."""
+        self.me.heads_seen = True
+        self.me.draw_card()
+        if "head:" in self.me.view.filter or any("head:" in name for name, _ in self.me.view.sort):
+            self.me.rearrange()
+
+    def heads_look(self) -> HeadsLook:
+        """What the card draws of heads, or the words in their place."""
+        opened = self.me.opened
+        shelf = opened.table.heads if opened is not None else None
+        if shelf is None:
+            return HeadsLook()
+        if shelf.absent:
+            return HeadsLook(note="– no head reads the last layer’s stream: only the unembedding follows")
+        first = shelf.first
+        if not self.me.heads_seen or first is None:
+            return HeadsLook(note="…", layer=first)
+        if first in shelf.failures:
+            return HeadsLook(note="– " + safe_token_text(shelf.failures[first]), role="warn", layer=first)
+        heads = shelf.peek()
+        if heads is None or not heads.ready:
+            return HeadsLook(note=f"h computes {WHAT}", layer=first)
+        return HeadsLook(heads, layer=first)
 
     # Background -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,109 @@
+"""Files of a population as drawn: counts per bin and group, statistics, the picture; with what the numbers mean."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wbtui.errors import StoreError
+from wbtui.features.export import guard, provenance
+from wbtui.features.glossary import explain
+from wbtui.store.keys import slug
+from wbtui.tui.crowd import NOISE, Crowd, Standing
+
+if TYPE_CHECKING:
+    from wbtui.features.table import FeatureTable
+
+ENDINGS = (".csv", ".statistics.csv", ".svg", ".meta.json")
+
+
+def bins_csv(crowd: Crowd) -> str:
+    """``low,high,GROUP…``: counts per bin; the outermost bins, open, have no ``low`` and no ``high``."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["low", "high", *crowd.drawn])
+    for i in range(crowd.bins.n):
+        low = crowd.bins.text(i) if i else "0" if crowd.bins.log else ""
+        high = crowd.bins.text(i + 1) if i < crowd.bins.n - 1 else ""
+        writer.writerow([low, high, *(int(crowd.counts[g][i]) for g in crowd.drawn)])
+    return out.getvalue()
+
+
+def statistics_csv(crowd: Crowd, line: Standing, mark: tuple[str, float]) -> str:
+    """``statistic,group,against,value``: one number a line; empty where there is none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["statistic", "group", "against", "value"])
+
+    def row(statistic: str, group: str, against: str, value: float | int) -> None:
+        shown = "" if isinstance(value, float) and not math.isfinite(value) else repr(value)
+        writer.writerow([statistic, guard(group), guard(against), shown])
+
+    row("threshold", "", "", float(line.value))
+    row("false_discovery", "all", NOISE, float(line.fdr))
+    for group in crowd.drawn:
+        for name, value in asdict(crowd.stats[group]).items():
+            if name != "name":
+                row(name, group, "", value)
+        row("share_above_threshold", group, "", float(line.above.get(group, math.nan)))
+    for effect in crowd.effects:
+        for name in ("u", "delta", "ks", "median_ratio", "p75_difference"):
+            row({"u": "mann_whitney_u", "delta": "cliffs_delta", "ks": "ks_distance"}.get(name, name),
+                effect.a, effect.b, float(getattr(effect, name)))  # fmt: skip
+    row("value", mark[0], "", float(mark[1]))
+    row("share_below", mark[0], "all", crowd.percentile(mark[1]) if math.isfinite(mark[1]) else math.nan)
+    return out.getvalue()
+
+
+def meta(table: FeatureTable, crowd: Crowd, line: Standing) -> dict[str, Any]:
+    """What the numbers mean: definition, thresholds, groups, how the line was set."""
+    note = {
+        "metric": {"name": crowd.name, "meaning": explain(crowd.name).meaning},
+        "groups": {"label": crowd.label, "names": list(crowd.groups), "how": crowd.split.how},
+        "noise": [{"kind": kind, "n": len(values)} for kind, values in crowd.noise],
+        "threshold": {
+            "value": float(line.value) if math.isfinite(line.value) else None,
+            "mode": "fixed" if line.moved else crowd.mode,
+            "how": "by hand" if line.moved else crowd.how,
+        },
+        "same_list": crowd.circular,
+    }
+    return provenance(table, table.computed.nonzero()[0], [], note)
+
+
+def write(
+    folder: Path, table: FeatureTable, crowd: Crowd, line: Standing, mark: tuple[str, float], svg: str
+) -> list[Path]:
+    """Write all files under a name that none has yet.
+
+    Returns:
+        list: bins, statistics, picture, meaning.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    parts = (str(table.origin.model.get("name", "model")), str(table.origin.sae.get("name", "sae")))
+    stem = "-".join(slug(part, "")[:-1] for part in parts) + f"-population-{crowd.name.replace(':', '-')}"
+    texts = (bins_csv(crowd), statistics_csv(crowd, line, mark), svg, json.dumps(meta(table, crowd, line), indent=1))
+    for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))):
+        paths = [folder / (name + ending) for ending in ENDINGS]
+        if not any(path.exists() for path in paths):
+            break
+    try:
+        for path, text in zip(paths, texts, strict=True):
+            new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                new.write_text(text, encoding="utf-8")
+                os.replace(new, path)
+            finally:
+                new.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}", "a folder that can be written") from None
+    return paths

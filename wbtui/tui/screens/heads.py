@@ -1,0 +1,470 @@
+"""``h``: how a feature takes part in the heads that read it; who its partners are; a head's own page."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+
+from wbtui.definitions import RECONSTRUCTION
+from wbtui.errors import Cancelled, WbtuiError
+from wbtui.features.heads import OTHER, STATISTIC_WORDS, HeadTable, Row
+from wbtui.tui import keymap
+from wbtui.tui import messages as say
+from wbtui.tui.draw import frame
+from wbtui.tui.draw.heads import Spot, feature_words, geometry, grid_lines, moved, words_role
+from wbtui.tui.draw.heads_page import (
+    BESIDE,
+    SPLIT,
+    head_lines,
+    head_list,
+    number_lines,
+    partner_lines,
+    partners,
+    share_words,
+    waiting_lines,
+)
+from wbtui.tui.draw.line import Line, cut, spread, width_of
+from wbtui.tui.facts import REASONS, reason, short_name, state_of
+from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.widgets.card import Card
+from wbtui.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from wbtui.features.head_shelf import HeadShelf
+    from wbtui.features.table import FeatureTable
+    from wbtui.tui.data import Opened
+    from wbtui.tui.screens.main import MainScreen
+
+CYCLE = (None, "rms", "p75", "max_cos", "gain")
+"""Statistics that ``s`` goes through; None is the usual one (peak)."""
+GRID_LINES = 12
+LIVE = ("queued", "running")
+
+
+class HeadsScreen(WbScreen):
+    """Grids of ratios over partners; the feature is the main screen's, which follows every step made here.
+
+    Args:
+        main: whose cursor, history and order are used.
+        opened: its SAE.
+    """
+
+    CONTEXT = "heads"
+    BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("heads")]
+    AUTO_FOCUS = ""
+
+    def __init__(self, main: MainScreen, opened: Opened) -> None:
+        super().__init__()
+        self.main = main
+        self.opened = opened
+        self.spot = Spot(layer=-1)
+        self.notice: tuple[str, str] = ("", "dim")
+        self.job: dict[str, Any] | None = None
+        self.job_layer: int | None = None
+        self.failure = ""
+        self.pending = True
+        """Whether something is looked up in a thread (tests and pictures wait for it)."""
+        self.tables: list[HeadTable] = []
+        self.figures: dict[tuple[int, str, str | None], tuple[str, str]] = {}
+        self._rows: dict[tuple[int, int, int, str | None], Row] = {}
+
+    # Layout and state -----------------------------------------------------------------------------------------------
+
+    def body(self) -> ComposeResult:
+        """Head, grids and lists, last line."""
+        yield Lines(id="crumb")
+        yield Lines(id="title")
+        yield Lines(id="rule")
+        yield Card(id="drawing")
+
+    def tail(self) -> ComposeResult:
+        """The last line."""
+        yield Lines(id="last")
+
+    def on_mount(self) -> None:
+        """Look what is there; ask for what is not."""
+        self.look(ask=True)
+
+    def fit(self) -> None:
+        """Draw for the present size."""
+        self.draw()
+
+    @property
+    def table(self) -> FeatureTable:
+        """The features."""
+        return self.opened.table
+
+    @property
+    def shelf(self) -> HeadShelf:
+        """The layers that read them."""
+        assert self.table.heads is not None
+        return self.table.heads
+
+    @property
+    def row(self) -> int:
+        """The feature."""
+        return self.main.view.cursor
+
+    @property
+    def heads(self) -> HeadTable | None:
+        """The chosen layer's heads."""
+        return next((t for t in self.tables if t.layer == self.spot.layer), None)
+
+    def look(self, ask: bool = False) -> None:
+        """Open and refresh the layers' tables in a thread; with ``ask`` have the first one computed if it is not."""
+        if self.shelf.absent:
+            self.pending = False
+            self.draw()
+            return
+        self.pending = True
+        self.run_worker(partial(self._look, ask), group="look", exclusive=True)  # type: ignore[arg-type]
+
+    async def _look(self, ask: bool) -> None:
+        shelf, statistic = self.shelf, self.spot.statistic
+
+        def work() -> tuple[list[HeadTable], dict[tuple[int, str, str | None], tuple[str, str]]]:
+            shelf.look()
+            shelf.refresh()
+            found = [t for layer in shelf.layers if (t := shelf.peek(layer)) is not None and t.ready]
+            figures = {}
+            for t in found:
+                for side in OTHER:
+                    some = t.any_head(side, statistic)
+                    figures[t.layer, side, statistic] = (
+                        share_words(t.pairs(side, statistic), "pairs"), share_words(some, "features in some head")
+                    )  # fmt: skip
+            return found, figures
+
+        try:
+            self.tables, figures = await asyncio.to_thread(work)
+            self.figures.update(figures)
+        except (WbtuiError, OSError) as error:
+            self.failure = error.line() if isinstance(error, WbtuiError) else str(error)
+        self._rows.clear()
+        if self.tables and self.heads is None:
+            self._enter(self.tables[0])
+        self.pending = False
+        first = self.shelf.first
+        if ask and first is not None and not any(t.layer == first for t in self.tables):
+            self.ask(first)
+        self.main.heads_moved()
+        self.draw()
+
+    def _enter(self, heads: HeadTable) -> None:
+        """Stand on the strongest part of the feature in a layer."""
+        parts = self.row_of(heads).strongest(1) if 0 <= self.row < heads.n else []
+        head, side = (parts[0].head, parts[0].side) if parts else (0, self.spot.side)
+        self.spot = replace(self.spot, layer=heads.layer, head=head, side=side, pick=0)
+
+    def row_of(self, heads: HeadTable) -> Row:
+        """The feature in a layer's heads, remembered."""
+        key = (heads.layer, heads.version, self.row, self.spot.statistic)
+        if key not in self._rows:
+            if len(self._rows) > 256:
+                self._rows.clear()
+            self._rows[key] = heads.row(self.row, self.spot.statistic)
+        return self._rows[key]
+
+    # Computing ------------------------------------------------------------------------------------------------------
+
+    def ask(self, layer: int) -> None:
+        """Have a layer computed, ahead of other work."""
+        if not self.opened.writable:
+            self.failure = "the cache is read-only: heads cannot be computed here"
+            self.draw()
+            return
+        if layer in self.shelf.failures:
+            self.failure = self.shelf.failures[layer]
+            self.draw()
+            return
+        self.job_layer = layer
+        self.run_worker(partial(self._ask, layer), group="ask", exclusive=True)  # type: ignore[arg-type]
+
+    async def _ask(self, layer: int) -> None:
+        try:
+            self.job = await self.wb.desk.compute_heads(self.opened, layer)
+            self.failure = ""
+        except Cancelled:
+            return
+        except WbtuiError as error:
+            self.failure, self.job_layer = error.line(), None
+        if self.job is not None and self.job.get("state") not in LIVE:
+            self.look()
+        self.draw()
+
+    def on_job_moved(self, message: say.JobMoved) -> None:
+        """Progress, a finished product, an end."""
+        job = message.job
+        if self.job is None or job.get("job") != self.job.get("job"):
+            return
+        self.job = {**self.job, **{k: v for k, v in job.items() if k != "event"}}
+        ended = job.get("event") == "job" and job.get("state") in ("done", "failed", "cancelled")
+        if ended:
+            error = job.get("error")
+            if job["state"] == "failed" and isinstance(error, dict):
+                self.failure = WbtuiError.from_json(error).line()
+            elif job["state"] == "cancelled":
+                self.failure = "cancelled; what is finished stays, C goes on"
+            self.job, self.job_layer = None, None
+        if ended or job.get("event") == "product":
+            self.look()
+        self.draw()
+
+    def on_service_changed(self, message: say.ServiceChanged) -> None:
+        """Say so; what is there can be read."""
+        if message.state in ("down", "other version") and self.job_layer is not None:
+            self.failure, self.job, self.job_layer = message.line or "the service is down", None, None
+        self.draw()
+
+    # Drawing --------------------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Everything."""
+        if self.small or not self.is_mounted:
+            return
+        width = self.app.size.width
+        self._draw_head(width)
+        card = self.query_one("#drawing", Card)
+        if card.inner_width <= 0:
+            return
+        card.set_lines(self.lines(card.inner_width, card.size.height))
+        self.query_one("#last", Lines).set_lines([self._last(width)])
+
+    def _draw_head(self, width: int) -> None:
+        sae = self.opened.sae
+        here = f"heads › L{self.spot.layer}.H{self.spot.head}" if self.spot.page == "head" else "heads"
+        parts = [short_name(self.opened.model.name), f"{sae.name} {sae.site}" if width >= 100 else sae.name,
+                 f"#{self.row}", *here.split(" › ")]  # fmt: skip
+        left = frame.crumb(parts, None, width)
+        left = left[:-1] if left[-1][0].isspace() else left
+        for text in self._meanings():
+            if width_of(left) + len(text) + 3 <= width:
+                left = spread(left, [(text + " ", "dim")], width)
+                break
+        self.query_one("#crumb", Lines).set_lines([cut(left, width)])
+        self.query_one("#title", Lines).set_lines([self._title(width)])
+        note = ""
+        if (heads := self.heads) is not None:
+            figures = self.figures.get((heads.layer, self.spot.side, self.spot.statistic))
+            if figures:
+                note = f"L{heads.layer} as {self.spot.side}: {figures[0]}"
+                both = f"{note} · {figures[1]}"
+                note = both if len(both) + 8 <= width else note
+        self.query_one("#rule", Lines).set_lines([frame.separator(width, None, note=note)])
+
+    def _meanings(self) -> list[str]:
+        definition = self.shelf.definition
+        heads = self.heads
+        statistic = self.spot.statistic or (heads.statistic if heads is not None else "max")
+        offset = f"Δ = {definition.offset}" if definition.rope == "offset" else definition.rope
+        words = f"{STATISTIC_WORDS[statistic]} over noise · {offset} · scale {definition.scale}"
+        if heads is not None and heads.estimated(statistic):
+            words = "≈ " + words
+        if heads is not None and heads.plan is not None and heads.plan.normalised:
+            words += " · per-feature normalised (q/k norms)"
+        noise = heads.null_words() if heads is not None else ""
+        return [f"{words} · {noise}" if noise else words, words, f"{STATISTIC_WORDS[statistic]} over noise"]
+
+    def _title(self, width: int) -> Line:
+        row, table = self.row, self.table
+        if not 0 <= row < table.n:
+            return [(" this SAE has no such feature", "dim")]
+        left: Line = [(f" #{row}  ", "strong"), (table.sentence(row), "strong"), ("  ", "text")]
+        if state_of(table, row) != "absent":
+            words = feature_words(table, row, max(0, width - width_of(left) - 40))
+            left.append((words, "writes" if words_role(words, True) == "text" else "dim"))
+        right: Line = [("1.0 = 99 % of noise in that head", "dim"), (" ", "text")]
+        return spread(left, right, width) if width_of(left) + width_of(right) <= width else cut(left, width)
+
+    def _note(self) -> tuple[str, str]:
+        """What stands in place of the grids."""
+        if self.shelf.absent:
+            return f"– {self.shelf.absent}. Nothing of this SAE can take part in attention.", "text"
+        if self.failure:
+            return f"{self.failure} · C asks again", "warn"
+        if self.job is not None:
+            return f"{frame.job_text(self.job)} · the grids fill when the layer is there", "text"
+        failed = self.shelf.failures.get(self.shelf.first or 0)
+        if failed:
+            return failed, "error"
+        return ("computing…" if self.job_layer is not None else "…"), "dim"
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        """The page's body."""
+        row, table, heads = self.row, self.table, self.heads
+        if not self.tables or heads is None or not 0 <= row < table.n:
+            return waiting_lines(*self._note(), width)
+        if self.spot.page == "head":
+            return head_lines(table, heads, self.spot, row, width, height)
+        rows = {t.layer: self.row_of(t) for t in self.tables}
+        room = min(GRID_LINES, max(3, height // 2 - 1), 1 + sum(
+            -(-t.n_heads // geometry(width, t.n_heads).per_line) for t in self.tables))  # fmt: skip
+        out, _ = grid_lines(self.tables, rows, self.spot, width, room)
+        out.append(self._legend(width))
+        out.append([("─" * width, "rule")])
+        left = height - len(out)
+        if why := reason(table, row):
+            return [*out, [(f"– {REASONS[why][1]}", "dim")]]
+        if width >= SPLIT:
+            a = partner_lines(table, heads, row, self.spot, width - BESIDE - 3, left)
+            b = number_lines(heads, row, self.spot, BESIDE, left)
+            for i in range(left):
+                one, two = (x[i] if i < len(x) else [] for x in (a, b))
+                out.append([*cut(one, width - BESIDE - 3), (" │ ", "rule"), *cut(two, BESIDE)])
+            return out
+        return [*out, *partner_lines(table, heads, row, self.spot, width, left)]
+
+    def _legend(self, width: int) -> Line:
+        missing = [layer for layer in self.shelf.layers if layer not in [t.layer for t in self.tables]]
+        words = " ░ below 1  ▒ 1–1.5  ▓ 1.5–2  █ above 2"
+        first = self.shelf.first
+        direct = "" if self.spot.layer == first else "direct path only: layers between rewrite it"
+        if self.job is not None:
+            direct = f"L{self.job_layer}: {frame.job_text(self.job)}"
+        elif missing and not direct:
+            direct = f"L computes heads of L{missing[0]}"
+        return spread([(words, "dim")], [(direct + " ", "dim")], width)
+
+    def _last(self, width: int) -> Line:
+        if self.notice[0]:
+            return frame.state_line([self.notice], width)
+        if self.failure and self.tables:
+            return frame.state_line([(self.failure, "warn")], width)
+        return frame.state_line([(RECONSTRUCTION, "faint")], width)
+
+    # Keys -----------------------------------------------------------------------------------------------------------
+
+    def _to(self, spot: Spot) -> None:
+        self.spot, self.notice = spot, ("", "dim")
+        self.draw()
+
+    def action_move(self, dx: int, dy: int) -> None:
+        """Arrows: a cell on; on a head's page the next head, or its list."""
+        if self.heads is None:
+            return
+        if self.spot.page == "head" and dy:
+            self.action_pick(dy)
+            return
+        shape = geometry(self.query_one("#drawing", Card).inner_width, self.heads.n_heads)
+        self._to(moved(self.spot, self.tables, shape, dx, dy))
+
+    def _listed(self) -> list[int]:
+        if self.heads is None or not 0 <= self.row < self.table.n:
+            return []
+        if self.spot.page == "head":
+            return [feature for feature, _ in head_list(self.heads, self.spot)]
+        return [feature for feature, _ in partners(self.heads, self.row, self.spot)]
+
+    def action_pick(self, delta: int) -> None:
+        """Another of the list."""
+        listed = self._listed()
+        if listed:
+            self._to(replace(self.spot, pick=min(max(self.spot.pick + delta, 0), len(listed) - 1)))
+
+    def action_side(self) -> None:
+        """Query or key."""
+        self._to(replace(self.spot, side=OTHER[self.spot.side], pick=0))
+
+    def action_statistic(self) -> None:
+        """Another statistic."""
+        at = CYCLE.index(self.spot.statistic)
+        self.spot = replace(self.spot, statistic=CYCLE[(at + 1) % len(CYCLE)], pick=0)
+        self.notice = ("", "dim")
+        self.look()
+        self.draw()
+
+    def action_partner(self) -> None:
+        """To the feature under the list's arrow; the grids stay where they are, for it."""
+        listed = self._listed()
+        if not listed:
+            return
+        self.main.go_quietly(listed[min(self.spot.pick, len(listed) - 1)])
+        self._followed(replace(self.spot, page="grid", side=self._other_side(), pick=0))
+
+    def _other_side(self) -> str:
+        """Seen from the partner the pair is on the other side; from a head's list the feature keeps its own."""
+        return self.spot.side if self.spot.page == "head" else OTHER[self.spot.side]
+
+    def _followed(self, spot: Spot) -> None:
+        self.opened = self.main.opened or self.opened
+        self._to(spot)
+
+    def action_history(self, step: int) -> None:
+        """Back and forward among features of this SAE."""
+        past = self.main.history.past if step < 0 else self.main.history.future
+        place = (past[-1] if step < 0 else past[0]) if past else None
+        if place is None or (place.model, place.sae) != (self.main.view.model, self.main.view.sae):
+            where = "back to" if step < 0 else "forward to"
+            self.notice = (f"nowhere to go {where} in this SAE; Esc leaves the page", "dim")
+            self.draw()
+            return
+        self.main.action_history(step)
+        self._followed(replace(self.spot, page="grid", pick=0))
+
+    def action_step(self, delta: int) -> None:
+        """The next feature of the list."""
+        self.main.action_step(delta)
+        self._followed(replace(self.spot, pick=0))
+
+    def action_head(self) -> None:
+        """A head's own page, or back to the grids."""
+        if self.heads is not None:
+            self._to(replace(self.spot, page="grid" if self.spot.page == "head" else "head", pick=0))
+
+    def action_later(self) -> None:
+        """Compute the next later layer."""
+        missing = [layer for layer in self.shelf.layers if layer not in [t.layer for t in self.tables]]
+        if self.job is not None:
+            self.notice = ("a layer is being computed", "dim")
+        elif not missing:
+            self.notice = ("every layer that can read it is here" if self.shelf.layers else self.shelf.absent, "dim")
+        else:
+            self.ask(missing[0])
+        self.draw()
+
+    def action_compute(self) -> None:
+        """Ask again."""
+        self.failure = ""
+        self.shelf.failures.clear()
+        self.look(ask=True)
+
+    def action_glossary(self) -> None:
+        """What the numbers mean."""
+        from wbtui.tui.screens.glossary import GlossaryScreen
+
+        self.app.push_screen(GlossaryScreen(self.table, self.row))
+
+    def action_help(self) -> None:
+        """All keys."""
+        from wbtui.tui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen())
+
+    def action_export(self) -> None:
+        """The grids as CSV."""
+        if self.tables:
+            self.run_worker(partial(self._export, list(self.tables), self.row), group="export", exclusive=True)  # type: ignore[arg-type]
+
+    async def _export(self, tables: list[HeadTable], row: int) -> None:
+        from wbtui.tui.heads_export import write
+
+        try:
+            paths = await asyncio.to_thread(write, Path.cwd(), self.table, tables, row, self.spot.statistic)
+        except WbtuiError as error:
+            self.notice = (error.line(), "error")
+        else:
+            self.notice = (f"wrote {paths[0]}", "mark")
+        self.draw()
+
+    def action_back(self) -> None:
+        """From a head's page to the grids, from there back."""
+        if self.spot.page == "head":
+            self._to(replace(self.spot, page="grid", pick=0))
+        else:
+            self.app.pop_screen()
