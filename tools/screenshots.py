@@ -19,6 +19,8 @@ SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "main": ("demo@L5", ("j", "m", "j", "m", "j")),
     "filter": ("demo@L5", ("slash", *"class", "equals_sign", *"coherent", "space", *"z_max", "greater_than_sign", "8")),
     "page": ("demo@L5", ("enter",)),
+    "heads": ("demo@L3#748", ("h",)),
+    "population": ("demo@L3", ("F", "right", "right")),
     "glossary": ("demo@L5", ("D",)),
     "help": ("demo@L5", ("question_mark",)),
 }
