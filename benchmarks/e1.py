@@ -182,7 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     flop = 2.0 * args.features * args.vocab * args.d_model
     result = {
-        "shape": vars(args) | {"tile": TILE, "dtype": "float32", "torch": torch.__version__},
+        "shape": {k: v for k, v in vars(args).items() if k != "json"}
+        | {"tile": TILE, "dtype": "float32", "torch": torch.__version__},
         "prepare_s": prepare_s,
         "writes_both_signs": both_signs | {"floor_gflops": flop / both_signs["floor_s"] / 1e9, "aim": AIM},
         "features_both_sides": whole | {"floor_gflops": 2 * flop / whole["floor_s"] / 1e9},
