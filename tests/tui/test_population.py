@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from tests.features import make
@@ -72,6 +72,8 @@ def _unlabelled_in(crowd: Crowd, table: Any, i: int) -> int:
     some.lists(some.floats(-1e6, 1e6, width=32), min_size=1, max_size=80),
     some.booleans(),
 )
+@example([8.267660939516421e-44], True)
+@example([1.401298464324817e-45, 2.802596928649634e-45], False)
 def test_bins_hold_everything_once_and_print_their_edges(values: list[float], log: bool) -> None:
     ordered = np.sort(np.array(values, dtype=np.float64))
     bins = make_bins([ordered], log=log)

@@ -150,4 +150,10 @@ def _named(edges: np.ndarray, log: bool, single: bool, whole: bool = False) -> B
         edges = np.where(np.abs(edges) < 1e-6 * step, 0.0, edges)
         texts = tuple(f"{e:.{decimals}f}" if decimals >= 0 else f"{e:.8g}" for e in edges)
     exact = np.array([float(t) for t in texts])
-    return Bins(exact.astype(np.float32).astype(np.float64) if single else exact, log, whole, texts)
+    if single:
+        exact = exact.astype(np.float32).astype(np.float64)
+    # values so close, or so near zero, that the precision runs out between two edges: those edges are one
+    exact, first = np.unique(exact, return_index=True)
+    if len(exact) < 2:
+        return _named(np.array([1.0, 10.0]) if log else exact[0] + np.array([-0.5, 0.5]), log, single)
+    return Bins(exact, log, whole, tuple(texts[i] for i in first))
