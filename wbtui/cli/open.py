@@ -8,6 +8,7 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import is_terminal
+from wbtui.cli.compute import definition_option
 from wbtui.errors import UsageError
 
 
@@ -22,14 +23,6 @@ def _run(address: str | None, definition: str) -> int:
     from wbtui.tui.run import run_app
 
     return run_app(address, definition=definition)
-
-
-definition_option = click.option(
-    "--definition",
-    default="folded",
-    show_default=True,
-    help="Named definition of the numbers: folded, neuronpedia, neuronpedia-folded.",
-)
 
 
 @cli.command("open", hidden=True)
