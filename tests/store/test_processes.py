@@ -191,3 +191,25 @@ def test_a_temporary_name_tells_the_living_from_the_dead(tmp_path):
     assert not io.is_stale(tmp_path / "x")
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.parametrize("moment", ["begin", "assemble"])
+def test_what_a_killed_process_left_half_written_goes_with_the_next_step(tmp_path, moment):
+    product = Product(tmp_path, SPEC)
+    product.begin()
+    mine = io.own_name(product.path / "manifest.json")
+    mine.write_bytes(b"")
+
+    def die_writing():
+        io.own_name(product.path / "manifest.json").write_bytes(b"{")
+        gone = io.own_name(product.path / "shards", "gone")
+        gone.mkdir()
+        (gone / "rows").write_bytes(b"")
+
+    if moment == "assemble":
+        run_all(tmp_path, SPEC)
+    assert finish(child(die_writing)) == 0
+    assert len(verify(tmp_path)) == 2
+    product.assemble() if moment == "assemble" else product.begin()
+    assert verify(tmp_path) == []
+    assert mine.exists()

@@ -207,7 +207,7 @@ def gc(cache: Path, max_bytes: int | None = None, *, dry_run: bool = False, now:
             report.temporaries += 1
             report.temporary_bytes += _tree(path)[0]
             if not dry_run:
-                _drop(path)
+                io.remove(path)
         entries = list_products(cache)
         report.kept_bytes = sum(entry.bytes for entry in entries)
         if dry_run:  # the entries still hold what would have gone
@@ -355,14 +355,6 @@ def _in_product(cache: Path, path: Path) -> str | None:
     """The product that a left-over path is inside of, None for one beside products."""
     parts = path.relative_to(cache).parts
     return "/".join(parts[:4]) if len(parts) > 4 else None
-
-
-def _drop(path: Path) -> None:
-    info = io.stat(path)
-    if info is not None and _stat.S_ISDIR(info.st_mode):
-        io.remove_tree(path)
-    else:
-        io.unlink(path)
 
 
 def _remove(folder: Path) -> None:

@@ -346,6 +346,22 @@ def remove_tree(folder: Path) -> None:
             break
 
 
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all in it; one that is gone already is well."""
+    info = stat(path)
+    if info is not None and _stat.S_ISDIR(info.st_mode):
+        remove_tree(path)
+    else:
+        unlink(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that have ended left half written in a folder (see :func:`is_stale`)."""
+    for name in names_in(folder):
+        if is_temporary(name) and is_stale(folder / name):
+            remove(folder / name)
+
+
 def _empty(folder: Path) -> None:
     for name in names_in(folder):
         info = stat(folder / name)

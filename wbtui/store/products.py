@@ -146,7 +146,8 @@ class Product:
     def begin(self) -> None:
         """Make the folder and a manifest that says ``computing``; if the columns are there already, finish.
 
-        Idempotent, and safe for two processes: a manifest that is there is kept, a corrupt one is replaced.
+        Idempotent, and safe for two processes: a manifest that is there is kept, a corrupt one is replaced. What dead
+        processes left half written in the folder goes.
 
         Raises:
             StoreError: made by a newer wbtui; the cache cannot be written.
@@ -157,6 +158,7 @@ class Product:
                 return
             if data is None:
                 io.make_folders(self.path)
+            io.sweep(self.path)
             if manifest.load(self.path).found == "corrupt":
                 io.discard(self.path / places.MANIFEST, lambda p: manifest.load_file(p).found == "corrupt")
             if self._columns_named() and self._recover({}):
@@ -254,6 +256,7 @@ class Product:
                     COMPUTE,
                 )
             self._shards.clear()
+            io.sweep(self.path)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -107,11 +107,7 @@ def _link(relative: str) -> Problem:
 def _temporary(relative: str, path: Path, repair: bool) -> Iterator[Problem]:
     if io.is_stale(path):
         if repair:
-            info = io.stat(path)
-            if info is not None and _stat.S_ISDIR(info.st_mode):
-                io.remove_tree(path)
-            else:
-                io.unlink(path)
+            io.remove(path)
         yield Problem("temporary", relative, "left behind by a process that ended", "run `wbtui cache gc`", repair)
 
 
