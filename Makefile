@@ -24,7 +24,7 @@ contracts: $(VENV)/.dev
 	@$(BIN)/python tools/check_lock.py
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "faults" tests

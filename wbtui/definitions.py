@@ -13,6 +13,10 @@ from typing import Any
 
 from wbtui.errors import UsageError
 
+TILE_STEP = 16
+"""Rows of a tile come in multiples of this: with fewer rows a matrix product takes another kernel, with other last
+digits (below 8 rows with AVX2, at 8 too with AVX-512), and a row's bits would depend on its company."""
+
 RECONSTRUCTION = "reconstruction of arXiv 2601.22447; thresholds are ours"
 
 METHOD_VERSIONS = {

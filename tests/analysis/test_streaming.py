@@ -41,7 +41,7 @@ def test_a_row_does_not_depend_on_its_company(rows):
     side = table(tokens, vocabulary(5000), keep=np.arange(5000) % 7 != 0, centre_values=True)
     whole = token_rows(directions, side, top_cos=True)
     part = token_rows(directions[:rows], side, top_cos=True)
-    tiled = token_rows(directions, side, top_cos=True, tile=max(8, rows // 8 * 8))
+    tiled = token_rows(directions, side, top_cos=True, tile=max(16, rows // 16 * 16))
     for name in whole:
         np.testing.assert_array_equal(part[name], whole[name][:rows], err_msg=name)
         np.testing.assert_array_equal(tiled[name], whole[name], err_msg=name)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.rope import Turn
-from wbtui.analysis.streaming import Stop, poll
+from wbtui.analysis.streaming import Stop, padded, poll
 from wbtui.definitions import AttentionDefinition
 from wbtui.errors import WeightsError
 
@@ -173,10 +173,9 @@ def project(
             poll(stop)
             x, length, good = scaled(d.to(device), definition, head.centre)
             x, length = x[good], length[good]
-            missing = -len(x) % 8
-            padded = torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
             count = len(x)
-            (q, q_len), (k, k_len) = head.queries(padded), head.keys(padded)
+            tile = torch.nn.functional.pad(x, (0, 0, 0, padded(count) - count))
+            (q, q_len), (k, k_len) = head.queries(tile), head.keys(tile)
             ids = good.nonzero().flatten() + first
             parts.append((q[:count], k[:count], ids, q_len[:count].double() / length, k_len[:count].double() / length))
             first += len(d)

@@ -78,7 +78,7 @@ def _groups(t: int) -> list[tuple[int, int]]:
 
 
 def _product(rows: Tensor, others: Tensor, buffer: TileBuffer) -> Tensor:
-    """``rows @ others.T`` into the buffer, in a tile padded to a multiple of 8 rows."""
+    """``rows @ others.T`` into the buffer, in a tile padded to a multiple of ``TILE_STEP`` rows."""
     t = len(rows)
     if padded(t) != t:
         rows = torch.nn.functional.pad(rows, (0, 0, 0, padded(t) - t))

@@ -2,8 +2,9 @@
 
 A tile is up to 128 directions times the whole vocabulary in one reused buffer. The product runs in slices of at most
 4,096 tokens with the stop flag polled between them, which is what lets a running shard be stopped within 100 ms. A
-product's last digits depend on the number of rows below 8 and on slices narrower than a few columns, so tiles are
-padded to a multiple of 8 rows and slices are of balanced width: sliced and whole products then agree bit for bit.
+product's last digits depend on the number of rows where they are few, and on slices narrower than a few columns, so
+tiles are padded to a multiple of ``TILE_STEP`` rows and slices are of balanced width: sliced and whole products then
+agree bit for bit.
 
 Reductions read the finished tile in chunks of fixed width through a small scratch (fp32 within a chunk, fp64 across),
 so they need no full-size temporary and do not depend on the tile's height. Sources: methods 1.2, speed.md b.1.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wbtui.definitions import TILE_STEP
 from wbtui.errors import Cancelled
 
 Stop = Callable[[], bool]
@@ -39,8 +41,8 @@ def poll(stop: Stop | None) -> None:
 
 
 def padded(rows: int) -> int:
-    """The height of the tile that holds ``rows`` rows: the next multiple of 8."""
-    return -(-rows // 8) * 8
+    """The height of the tile that holds ``rows`` rows: the next multiple of ``TILE_STEP``."""
+    return -(-rows // TILE_STEP) * TILE_STEP
 
 
 def slices(n: int, width: int = SLICE) -> list[tuple[int, int]]:
@@ -90,7 +92,7 @@ def product(
     """``out[:, v] = directions @ tokens[v]`` in vocabulary slices.
 
     Args:
-        directions: ``[t, D]`` fp32; ``t`` a multiple of 8 where digits must not depend on the company.
+        directions: ``[t, D]`` fp32; ``t`` a multiple of ``TILE_STEP`` where digits must not depend on the company.
         tokens: ``[V, D]``; other dtypes than fp32 are promoted slice by slice, never as a whole.
         out: ``[t, V]`` fp32, written in place.
         buffer: scratch for promoted slices.

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError
 
 WORK = "wbtui.compute.shard"
@@ -46,8 +47,8 @@ class ServiceConfig:
             kind, _, index = device.partition(":")
             if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
                 raise UsageError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps")
-        if self.tile < 8 or self.tile % 8:
-            raise UsageError(f"tile {self.tile}", "a multiple of 8, at least 8")
+        if self.tile < TILE_STEP or self.tile % TILE_STEP:
+            raise UsageError(f"tile {self.tile}", f"a multiple of {TILE_STEP}, at least {TILE_STEP}")
 
     @staticmethod
     def from_env(**changes: Any) -> ServiceConfig:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from wbtui.definitions import TILE_STEP
 from wbtui.errors import Cancelled, WbtuiError, WorkError
 from wbtui.service import report
 from wbtui.service.eta import Rates
@@ -29,7 +30,6 @@ from wbtui.service.work import (
 GATES = ("vocab", "mask")
 """Analyses that the others' shards read; the rest may run side by side."""
 KEEP_FINISHED = 100
-MIN_TILE = 8
 RETRIED = ("memory", "device", "killed", "stuck")
 """Reasons of failure that a second try with half the tile may mend."""
 
@@ -334,7 +334,11 @@ class Scheduler:
             around = job.around
             order = sorted(order, key=lambda r: (max(r[0] - around, around - r[1] + 1, 0), r))
         for start, stop in order:
-            tile = self.tile if not product.attempts.get((start, stop)) else max(MIN_TILE, self.tile // 2 // 8 * 8)
+            tile = (
+                self.tile
+                if not product.attempts.get((start, stop))
+                else max(TILE_STEP, self.tile // 2 // TILE_STEP * TILE_STEP)
+            )
             shard = {**task, "kind": "shard", "start": start, "stop": stop, "tile": tile}
             yield Unit("shard", product.id, (start, stop), shard, job.id)
 

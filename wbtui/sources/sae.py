@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.mapped import mapped
@@ -180,11 +181,11 @@ class SaeSource:
 
 
 def _product(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """``rows @ matrix`` in tiles padded to a multiple of 8 rows: a row's bits do not depend on how many there are."""
+    """``rows @ matrix`` in tiles of a multiple of ``TILE_STEP`` rows: a row's bits do not depend on its company."""
     out = torch.empty(len(rows), matrix.shape[1])
     for start in range(0, len(rows), _TILE):
         tile = rows[start : start + _TILE]
-        missing = -len(tile) % 8
+        missing = -len(tile) % TILE_STEP
         padded = torch.nn.functional.pad(tile, (0, 0, 0, missing)) if missing else tile
         out[start : start + len(tile)] = (padded @ matrix)[: len(tile)]
     return out
