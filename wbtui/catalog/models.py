@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wbtui import settings
 from wbtui.address import is_path
 from wbtui.catalog.architectures import ARCHITECTURES, dimensions
 from wbtui.errors import UsageError, WbtuiError, WeightsError
@@ -135,8 +136,8 @@ def list_models() -> list[ModelInfo]:
 
 
 def model_roots() -> list[Path]:
-    """Folders of model folders, from ``WBTUI_MODEL_ROOTS`` (separated as in ``PATH``)."""
-    return [Path(p).expanduser() for p in os.environ.get("WBTUI_MODEL_ROOTS", "").split(os.pathsep) if p]
+    """Folders of model folders: the setting ``model_roots``."""
+    return list(settings.get("model_roots"))
 
 
 def hub_cache_dir() -> Path:

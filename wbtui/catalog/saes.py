@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from wbtui import settings
 from wbtui.address import is_path
 from wbtui.catalog.models import DEMO, DEMO_DIR, ModelInfo, read_json
 from wbtui.catalog.saelens_config import parse_saelens_config
@@ -142,8 +142,8 @@ def find_sae(model: ModelInfo, name: str) -> SaeInfo:
 
 
 def sae_roots() -> list[Path]:
-    """Folders to look for SAEs in, from ``WBTUI_SAE_ROOTS`` (separated as in ``PATH``)."""
-    return [Path(p).expanduser() for p in os.environ.get("WBTUI_SAE_ROOTS", "").split(os.pathsep) if p]
+    """Folders to look for SAEs in: the setting ``sae_roots``."""
+    return list(settings.get("sae_roots"))
 
 
 def _roots(model: ModelInfo) -> list[tuple[Path, bool]]:

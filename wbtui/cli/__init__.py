@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from wbtui import __version__, paths
+from wbtui import __version__, paths, settings
 from wbtui.errors import WbtuiError
 
 
@@ -20,15 +20,20 @@ class AddressGroup(click.Group):
     """A group whose first word may be an address instead of a command; commands win."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for place, word in enumerate(args):
-            if not word.startswith("-"):
-                if word not in self.commands:
-                    args = [*args[:place], "open", *args[place:]]
-                break
-        else:
-            if not any(flag in args for flag in ("--help", "-h", "--version")):
-                args = [*args, "open"]
-        return super().parse_args(ctx, args)
+        if any(word in ("--help", "-h", "--version") for word in args[:1]):
+            return super().parse_args(ctx, args)
+        # options before the command are its own: `wbtui --ascii demo` is `wbtui demo --ascii`
+        place = 0
+        while place < len(args) and args[place].startswith("-") and args[place] != "--":
+            place += 2 if args[place] in VALUED else 1
+        front, rest = args[:place], args[place:]
+        if rest and rest[0] in self.commands:
+            return super().parse_args(ctx, [*rest, *front])
+        return super().parse_args(ctx, ["open", *front, *rest])
+
+
+VALUED = ("--theme", "--definition", "--device")
+"""Options with a value that may stand before a command."""
 
 
 @click.group(
@@ -52,6 +57,7 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (the ``wbtui`` script)."""
     _register()
+    settings.clear_flags()
     try:
         result = cli.main(args=argv, prog_name="wbtui", standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -80,16 +86,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _internal(error: Exception) -> int:
     """A fault of ours: one line for the user, the traceback in the log."""
-    if os.environ.get("WBTUI_DEBUG"):
-        traceback.print_exc()
-        return 1
-    place = paths.log_dir() / "crash.log"
     try:
+        if settings.get("debug"):
+            traceback.print_exc()
+            return 1
+        place = paths.log_dir() / "crash.log"
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("a", encoding="utf-8", errors="backslashreplace") as log:  # `open` is a command here
             traceback.print_exc(file=log)
         where = f"the traceback is in {place}"
-    except OSError:
+    except (OSError, WbtuiError):
         where = "set WBTUI_DEBUG=1 to see the traceback"
     print(
         f"wbtui: a fault in wbtui itself: {type(error).__name__}: {' '.join(str(error).split())}; {where}",
@@ -100,4 +106,4 @@ def _internal(error: Exception) -> int:
 
 def _register() -> None:
     """Import the command modules (each keeps heavy imports inside its functions)."""
-    from wbtui.cli import cache, compute, daemon, export, listing, open, report, show  # noqa: F401
+    from wbtui.cli import cache, compute, config, daemon, export, listing, open, report, show  # noqa: F401

@@ -10,22 +10,13 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import address_of, print_json
+from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
 
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
     from wbtui.catalog.plan_attention import AttentionPlan
     from wbtui.features.table import FeatureTable
-
-
-def definition_option(command: Any) -> Any:
-    """``--definition NAME``."""
-    return click.option(
-        "--definition",
-        default="folded",
-        show_default=True,
-        help="Named definition of the numbers: folded, neuronpedia, neuronpedia-folded.",
-    )(command)
 
 
 def work_options(command: Any) -> Any:

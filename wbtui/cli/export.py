@@ -8,7 +8,8 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import address_of
-from wbtui.cli.compute import definition_option, table_of, work_options
+from wbtui.cli.compute import table_of, work_options
+from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}

@@ -29,17 +29,32 @@ def models(as_json: bool) -> None:
 
 @cli.command()
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
-def keys(as_markdown: bool) -> None:
-    """List every key of the app."""
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def keys(as_markdown: bool, as_json: bool) -> None:
+    """List every key of the app with its id, your own ones (config.toml, [keys]) included."""
+    from wbtui import settings
     from wbtui.tui import keymap
 
+    mine = settings.keys()
+    keymap.use(mine)
     if as_markdown:
         click.echo(keymap.markdown())
-        return
-    for heading, group in keymap.groups():
-        click.echo(f"{heading}:")
-        for key in group:
-            click.echo(f"  {key.shown:<14} {key.tooltip}")
+    elif as_json:
+        print_json(
+            [
+                {
+                    "context": context, "id": key.id, "keys": list(key.keys), "shown": key.shown,
+                    "what": key.tooltip, "group": key.group, "yours": key.id in mine,
+                }
+                for context, every in keymap.current().items()
+                for key in every
+            ]
+        )  # fmt: skip
+    else:
+        for heading, group in keymap.groups():
+            click.echo(f"{heading}:")
+            for key in group:
+                click.echo(f"  {key.shown:<14} {key.id:<18} {key.tooltip}")
 
 
 @cli.command()

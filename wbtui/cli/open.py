@@ -8,7 +8,7 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import is_terminal
-from wbtui.cli.compute import definition_option
+from wbtui.cli.options import app_options, definition_option
 from wbtui.errors import UsageError
 
 
@@ -27,6 +27,7 @@ def _run(address: str | None, definition: str) -> int:
 
 @cli.command("open", hidden=True)
 @click.argument("address", required=False)
+@app_options
 @definition_option
 def open_(address: str | None, definition: str) -> int:
     """Open the app at ADDRESS (what `wbtui ADDRESS` does)."""
@@ -34,6 +35,7 @@ def open_(address: str | None, definition: str) -> int:
 
 
 @cli.command()
+@app_options
 @definition_option
 def demo(definition: str) -> int:
     """Open the built-in demo: a small trained model and its SAEs."""
@@ -50,6 +52,7 @@ def demo(definition: str) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The SVG file to write.")
 @click.option("--size", default="120x40", show_default=True, help="Columns x rows.")
 @click.option("--keys", default="", help="Keys to press first, separated by commas (Textual's names).")
+@app_options
 @definition_option
 def screenshot(address: str | None, output: Path, size: str, keys: str, definition: str) -> int:
     """Write an SVG picture of the app at ADDRESS, without a terminal."""

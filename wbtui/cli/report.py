@@ -10,7 +10,8 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import address_of
-from wbtui.cli.compute import definition_option, run, table_of, work_options
+from wbtui.cli.compute import run, table_of, work_options
+from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
 
 

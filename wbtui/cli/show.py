@@ -6,7 +6,8 @@ import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import address_of, print_json
-from wbtui.cli.compute import definition_option, table_of, work_options
+from wbtui.cli.compute import table_of, work_options
+from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbtui import schema
+from wbtui import schema, settings
 from wbtui.analysis import nulls
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
@@ -24,7 +23,7 @@ from wbtui.sources.sae import SaeSource
 from wbtui.store.columns import Columns
 from wbtui.store.keys import ProductSpec
 
-_RESIDENT = Resident(int(float(os.environ.get("WBTUI_RESIDENT_GB", "16")) * 1e9))
+_RESIDENT = Resident(int(float(settings.get("resident_gb")) * 1e9))
 
 BLOCK = 2048
 """Dictionary rows read at once."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
+from wbtui import settings
 from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError
 
@@ -52,22 +52,13 @@ class ServiceConfig:
 
     @staticmethod
     def from_env(**changes: Any) -> ServiceConfig:
-        """Defaults, then ``WBTUI_DEVICE``, ``WBTUI_TILE``, ``WBTUI_IDLE_UNLOAD``, ``WBTUI_IDLE_EXIT``,
-        ``WBTUI_HEARTBEAT``, then ``changes``.
+        """The settings ``device``, ``tile``, ``idle_unload``, ``idle_exit``, ``heartbeat``, then ``changes``.
 
         Raises:
-            UsageError: a variable that is not what it should be.
+            UsageError: a setting that is not what it should be.
         """
-        values: dict[str, Any] = {}
-        if device := os.environ.get("WBTUI_DEVICE"):
-            values["devices"] = tuple(part.strip() for part in device.split(",") if part.strip())
-        for name, convert in (("tile", int), ("idle_unload", float), ("idle_exit", float), ("heartbeat", float)):
-            variable = f"WBTUI_{name.upper()}"
-            if text := os.environ.get(variable):
-                try:
-                    values[name] = convert(text)
-                except ValueError:
-                    raise UsageError(f"{variable}={text!r}", f"a number ({convert.__name__})") from None
+        values: dict[str, Any] = {"devices": tuple(settings.get("device"))}
+        values.update({name: settings.get(name) for name in ("tile", "idle_unload", "idle_exit", "heartbeat")})
         values.update(changes)
         return ServiceConfig(**values)
 

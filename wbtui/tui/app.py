@@ -11,6 +11,7 @@ from textual.message import Message
 
 from wbtui.address import Address
 from wbtui.definitions import TokensDefinition
+from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
@@ -20,7 +21,7 @@ from wbtui.tui.state import View
 from wbtui.tui.theme import THEME, palette_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class WbtuiApp(App[int]):
@@ -33,6 +34,7 @@ class WbtuiApp(App[int]):
         make_client: for tests; makes a client of the service.
         color_system: for tests; None takes the terminal's.
         remember: whether the last view is kept for the next start.
+        user_keys: keys of the user's own, by binding id.
     """
 
     TITLE = "wbtui"
@@ -49,8 +51,10 @@ class WbtuiApp(App[int]):
         make_client: Callable[[bool], ClientLike] = service_client,
         color_system: str | None = None,
         remember: bool = True,
+        user_keys: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
+        self.set_keymap(keymap.use(user_keys or {}))
         self.address = address
         self.cache = cache
         self.definition = definition

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 from textual.binding import Binding
+
+from wbtui.errors import UsageError
+from wbtui.settings import FILE, nearest
+from wbtui.tui.keynames import key_name, shown_key
 
 
 @dataclass(frozen=True)
@@ -352,6 +356,67 @@ CONTEXTS: dict[str, tuple[Key, ...]] = {
 }
 
 
+ALWAYS = ("ctrl+c", "ctrl+q")
+"""Keys that quit wherever one is; they cannot be given away."""
+_active: dict[str, tuple[Key, ...]] = CONTEXTS
+
+
+def current() -> dict[str, tuple[Key, ...]]:
+    """The keys that hold now: the usual ones, or with the user's own in their place."""
+    return _active
+
+
+def use(user: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Let the user's keys hold from now on in footer, help and palette.
+
+    Args:
+        user: binding id -> keys, from ``[keys]`` of ``config.toml``; empty: the usual ones again.
+
+    Returns:
+        dict: id -> keys in Textual's form, for ``App.set_keymap``.
+
+    Raises:
+        UsageError: see :func:`checked`.
+    """
+    global _active
+    _active = checked(user) if user else CONTEXTS
+    return {key.id: ",".join(key.keys) for keys in _active.values() for key in keys if key.id in user}
+
+
+def checked(user: Mapping[str, Sequence[str]]) -> dict[str, tuple[Key, ...]]:
+    """Every context with the user's keys in place of the usual ones.
+
+    Raises:
+        UsageError: an unknown id (with the nearest), no such key, or a key that two actions of a context would share.
+    """
+    known = {key.id for keys in CONTEXTS.values() for key in keys}
+    named: dict[str, tuple[str, ...]] = {}
+    for id, texts in user.items():
+        where = f"{FILE}: keys.{id}"
+        if id not in known:
+            near = nearest(id, known)
+            raise UsageError(f"{where}: no such action", f"{near!r}" if near else "an id of `wbtui keys`")
+        named[id] = tuple(dict.fromkeys(key_name(text, where) for text in texts))
+    out: dict[str, tuple[Key, ...]] = {}
+    for context, keys in CONTEXTS.items():
+        mine = tuple(
+            replace(k, keys=named[k.id], shown=" ".join(map(shown_key, named[k.id]))) if k.id in named else k
+            for k in keys
+        )
+        holder: dict[str, str] = dict.fromkeys(ALWAYS, "quit, everywhere")
+        for key in sorted(mine, key=lambda k: k.id in named):  # the user's come last: the line names them
+            for name in key.keys:
+                if name in holder and (key.id in named or holder[name] in named):
+                    raise UsageError(
+                        f"{FILE}: keys.{key.id} = {shown_key(name)!r}, which is {holder[name]!r} in {context}",
+                        "a free key",
+                        "give the other one another key too, or choose another",
+                    )
+                holder[name] = key.id
+        out[context] = mine
+    return out
+
+
 def bindings(context: str) -> list[Binding]:
     """A context's keys as Textual bindings, for a screen's ``BINDINGS``.
 
@@ -381,7 +446,7 @@ PAGE_LABELS = {
 
 def footer(context: str, width: int) -> list[tuple[str, str]]:
     """(keys, word) for the footer of a context, or of ``page``: by rank as many as fit the width, rank 0 last."""
-    keys = CONTEXTS.get(context, MAIN)
+    keys = _active.get(context, _active["main"])
     if context == "page":
         keys = tuple(
             replace(k, label=PAGE_LABELS[k.id][0], rank=PAGE_LABELS[k.id][1]) for k in keys if k.id in PAGE_LABELS
@@ -399,9 +464,10 @@ def footer(context: str, width: int) -> list[tuple[str, str]]:
     return [(key.shown.split()[0], key.label) for key in chosen]
 
 
-def groups() -> Iterator[tuple[str, list[Key]]]:
-    """(heading, keys) over all contexts, in the order of help."""
-    for keys in CONTEXTS.values():
+def groups(first: str = "") -> Iterator[tuple[str, list[Key]]]:
+    """(heading, keys) over all contexts, in the order of help, the keys of context ``first`` before the others."""
+    for context in sorted(_active, key=lambda c: c != first):
+        keys = _active[context]
         seen: dict[str, list[Key]] = {}
         for key in keys:
             seen.setdefault(key.group, []).append(key)

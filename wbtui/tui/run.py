@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wbtui import paths
+from wbtui import paths, settings
 from wbtui.address import Address, parse_address
 from wbtui.definitions import TokensDefinition, named_definition
 from wbtui.errors import TimedOut, UsageError, WbtuiError
@@ -71,8 +71,8 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     meaning = named_definition(definition) if isinstance(definition, str) else definition
     from wbtui.tui.app import WbtuiApp
 
-    app = WbtuiApp(place, cache=cache or paths.cache_dir(), definition=meaning)
-    code = app.run()
+    app = WbtuiApp(place, cache=cache or paths.cache_dir(), definition=meaning, user_keys=settings.keys())
+    code = app.run(mouse=bool(settings.get("mouse")))
     return app.return_code or code or 0
 
 
