@@ -118,6 +118,47 @@ def test_absent_rows_and_lists_that_were_not_asked_for(tmp_path: Path) -> None:
     found, _, _, request = page(tmp_path, "llama", AttentionDefinition())
     assert {"tokens", "readers"} <= set(found["heads"][0]["ov"])
     for bad in (3, 50):
-        assert head_page(request, bad) == {"feature": bad, "layer": 2, "absent": True, "heads": []}
+        assert head_page(request, bad) == {**found, "feature": bad, "absent": True, "heads": []}
     bare = head_page({"cache": request["cache"], "spec": request["spec"]}, FEATURE)
     assert set(bare["heads"][0]["ov"]) == {"norm", "copy"}
+
+
+def turned_by_the_model(truth: Truth, q: np.ndarray, k: np.ndarray, distance: int) -> float:
+    """One query and one key through the model's own rotary embedding, ``distance`` apart, at arbitrary positions."""
+    import importlib
+
+    import torch
+
+    module = importlib.import_module(f"transformers.models.{truth.kind}.modeling_{truth.kind}")
+    places = torch.tensor([[3 + distance, 3]])
+    cos, sin = truth.rotary(torch.zeros(1, 2, 8, dtype=torch.float64), places)
+    pair = torch.from_numpy(np.stack([q, k]))[None, None]  # [batch, head, place, d_head]
+    turned = module.apply_rotary_pos_emb(pair, pair, cos.double(), sin.double())[0][0, 0]
+    return float(turned[0] @ turned[1])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "gemma2"])
+def test_the_shape_over_distance_is_the_models_own_rotation(tmp_path: Path, model_type: str) -> None:
+    found, plan, (model, sae, _), _ = page(tmp_path, model_type, AttentionDefinition())
+    truth = Truth(model, plan.layer)
+    d = np.nan_to_num(load_file(sae / "sae_weights.safetensors")["W_dec"].astype(float))
+    d[3] = 1.0
+    d = d - d.mean(1, keepdims=True) if truth.centre else d
+    x = d / np.maximum(np.linalg.norm(d, axis=1, keepdims=True), 1e-9) * 32**0.5
+    (q, k, _), _ = truth.parts(x)
+    s = float(getattr(truth.config, "query_pre_attn_scalar", None) or q.shape[2]) ** -0.5
+    offsets = found["offsets"]
+    window = truth.config.sliding_window if model_type == "gemma2" else 10**9  # layer 2 is a local one
+    assert offsets == [offset for offset in (0, *schema.STABILITY_OFFSETS) if offset < window]
+    for h, head in enumerate(found["heads"]):
+        for side in schema.HEAD_SIDES:
+            for partner in head[side][:2]:
+                assert partner["distance"][0] == pytest.approx(partner["score"], rel=1e-4, abs=1e-5)
+                i, j = (FEATURE, partner["feature"]) if side == "query" else (partner["feature"], FEATURE)
+                wanted = [s * turned_by_the_model(truth, q[i, h], k[j, h], offset) for offset in offsets]
+                np.testing.assert_allclose(partner["distance"], wanted, atol=1e-4)
+
+
+def test_learned_positions_have_no_shape_over_distance(tmp_path: Path) -> None:
+    found, *_ = page(tmp_path, "gpt2", AttentionDefinition())
+    assert found["offsets"] == [] and found["heads"][0]["query"][0]["distance"] == []

@@ -67,6 +67,7 @@ class Truth:
         base = model.base_model
         self.kind = model.config.model_type
         self.block = (base.h if self.kind == "gpt2" else base.layers)[layer]
+        self.rotary = getattr(base, "rotary_emb", None)
         self.heads = model.config.num_attention_heads
         self.centre = self.kind in ("gpt2", "gpt_neox")
         self.softcap = getattr(model.config, "attn_logit_softcapping", None)

@@ -46,7 +46,8 @@ def products(request: dict[str, Any]) -> list[ProductSpec]:
         }
         slug = f"fake-{identity['model'][:8]}"
         sae_slug = "sae" if analysis == "tokens" else ""
-        out.append(ProductSpec(analysis, identity, rows, shard_rows, model, None, slug, sae_slug))
+        sae = {"name": request["sae"], "d_sae": 160} if analysis in ("tokens", "attention") else None
+        out.append(ProductSpec(analysis, identity, rows, shard_rows, model, sae, slug, sae_slug))
     return out
 
 
@@ -112,6 +113,26 @@ def compute_row(
     fail(request["cache"], spec, "row", feature, stop)
     columns = numbers(spec.key, feature, feature + 1)
     return {"row": feature, "values": columns["values"][0], "bad": float("nan")}
+
+
+def compute_page(
+    request: dict[str, Any],
+    feature: int,
+    device: str,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    """As the real one: says what it was given."""
+    spec = ProductSpec.from_json(request["spec"])
+    trace(spec.model, f"page {feature}")
+    if "gate" in spec.model:
+        wait_for(Path(spec.model["gate"]), stop)
+        if stop():
+            trace(spec.model, f"stopped page {feature}")
+            raise Cancelled("stopped")
+    words = ProductSpec.from_json(request["tokens"]).analysis if "tokens" in request else None
+    return {"feature": feature, "analysis": spec.analysis, "tokens": words, "target": request.get("target")}
 
 
 def fail(cache: str, spec: ProductSpec, what: str, start: int, stop: Callable[[], bool]) -> None:

@@ -255,6 +255,46 @@ async def test_a_call_that_is_given_up_takes_its_row_back(running, here):
         gate.touch()
 
 
+def page_request(here, **steering):
+    """One feature in two heads, with words and a target."""
+    request = here.request(products=[["attention", 2, 1]], **steering)
+    words = {**request.definition, "products": [["vocab", 0, 0], ["tokens", 160, 32]]}
+    return {**request.plan_request(), "feature": 5, "layer": 4, "tokens": words, "target": "behind"}
+
+
+async def test_a_page_of_heads_is_computed_at_once_and_stored_nowhere(running, here):
+    asked = page_request(here)
+    async with AsyncClient(autostart=False) as client:
+        page = (await client.call("page", DEADLINE, **asked))["page"]
+        target = {"name": "behind", "d_sae": 160}
+        assert page == {"feature": 5, "analysis": "attention", "tokens": "tokens", "target": target}
+        bare = {k: v for k, v in asked.items() if k not in ("tokens", "target")}
+        page = (await client.call("page", DEADLINE, **bare))["page"]
+        assert page == {"feature": 5, "analysis": "attention", "tokens": None, "target": None}
+        for wrong in ({"feature": 160}, {"feature": -1}, {"layer": "4"}, {"tokens": 3}, {"target": ""}, {"more": 1}):
+            with pytest.raises(UsageError):
+                await client.call("page", DEADLINE, **{**asked, **wrong})
+    done = [line for line in here.traced() if not line.startswith("page")]
+    assert done == ["shard vocab 0 0 tile=64"]  # the words alone were made, once
+
+
+async def test_a_page_that_is_given_up_is_stopped(running, here):
+    asked = page_request(here, gate=str(here.root / "gate"))
+    del asked["tokens"], asked["target"]  # whose vocabulary would wait at the gate too
+    async with AsyncClient(autostart=False) as client:
+        waiting = asyncio.create_task(client.call("page", **asked))
+        scheduler = running.daemon.engine.scheduler
+        async with asyncio.timeout(DEADLINE):
+            while "page 5" not in here.traced():
+                await asyncio.sleep(0)
+            waiting.cancel()
+            while scheduler.rows or not scheduler.idle:
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert here.traced()[-1] == "stopped page 5"  # the gate is still shut: it would have waited for ever
+
+
 async def test_cancel_and_vanish(running, here):
     gate = here.root / "gate"
     first, second = AsyncClient(autostart=False), AsyncClient(autostart=False)

@@ -12,7 +12,7 @@ import pytest
 
 from wbtui.errors import TimedOut, UsageError, WbtuiError, WeightsError, WorkError
 from wbtui.service import protocol
-from wbtui.service.protocol import ComputeRequest, Disconnected, ProtocolError, Request, RowRequest
+from wbtui.service.protocol import ComputeRequest, Disconnected, PageRequest, ProtocolError, Request, RowRequest
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -166,7 +166,9 @@ def mutations(rng: random.Random) -> bytes:
         return good[: rng.randrange(1, len(good))]
     value = rng.choice([None, 0, -1, 1 << 60, True, 1.5, "x", [], {}, "\ud800", "x" * 9000, [[[[]]]]])
     key = rng.choice(["v", "id", "op", "model", "sae", "definition", "cache", "priority", "around", "new"])
-    return protocol.encode({"v": 1, "id": 1, "op": rng.choice(["compute", "row", "cancel", "x"]), **GOOD, key: value})
+    return protocol.encode(
+        {"v": 1, "id": 1, "op": rng.choice(["compute", "row", "page", "cancel", "x"]), **GOOD, key: value}
+    )
 
 
 def test_thousands_of_hostile_frames_raise_nothing_but_our_errors():
@@ -179,7 +181,8 @@ def test_thousands_of_hostile_frames_raise_nothing_but_our_errors():
         try:
             while (message := protocol.receive(b)) is not None:
                 request = Request.from_message(message)
-                (RowRequest if request.op == "row" else ComputeRequest).from_fields(request.fields)
+                kinds = {"row": RowRequest, "page": PageRequest}
+                kinds.get(request.op, ComputeRequest).from_fields(request.fields)
         except WbtuiError:
             refused += 1
         finally:

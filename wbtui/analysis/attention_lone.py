@@ -7,18 +7,23 @@ the dictionary per head. Heads with q/k norms, and bounds, are not linear in the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from wbtui.analysis.attention import Head, RowBlocks, scaled
 from wbtui.analysis.attention_pairs import Softmax
+from wbtui.analysis.rope import turn
 from wbtui.analysis.streaming import Stop, poll, top_k
 from wbtui.definitions import AttentionDefinition
+from wbtui.schema_attention import STABILITY_OFFSETS
 
 TOP = 10
+DISTANCES = (0, *STABILITY_OFFSETS)
+"""Offsets of a pair's shape over distance."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,34 @@ class LoneHead:
             pairs (no gain, no received mass).
         query_partners, key_partners: ``(feature, score, capped score, cosine)``, best first: the keys that the feature
             asks for most, the queries that ask for it most.
+        distances: by side, each partner's score at every offset of ``DISTANCES`` that the head can see; empty where
+            positions are learned.
     """
 
     values: dict[str, float]
     query_partners: list[tuple[int, float, float, float]]
     key_partners: list[tuple[int, float, float, float]]
+    distances: dict[str, list[list[float]]] = field(default_factory=dict)
+
+
+def over_distance(head: Head, frequencies: Sequence[float], queries: Tensor, keys: Tensor) -> Tensor:
+    """Scores of pairs of rows as the key stands further and further behind the query (methods 3.4).
+
+    Args:
+        head: whatever its own offset is, it is put aside.
+        frequencies: the head's angles per position; none: learned positions, where features have no such shape.
+        queries, keys: ``[n, d_model]`` rows at the definition's scale, pair by pair.
+
+    Returns:
+        ``[n, len(DISTANCES)]`` fp32, uncapped and without biases, as scores are stored.
+    """
+    plain = dataclasses.replace(head, turn=None)
+    q, k = plain.queries(queries)[0], plain.keys(keys)[0]
+    columns = []
+    for offset in DISTANCES:
+        turned = turn(list(frequencies), AttentionDefinition(offset=offset))
+        columns.append((q * (k if turned is None else turned.keys(k))).sum(1))
+    return torch.stack(columns, 1)
 
 
 def lone_feature(
@@ -46,6 +74,8 @@ def lone_feature(
     *,
     fetch: Callable[[Tensor], Tensor],
     k: int = TOP,
+    frequencies: Sequence[float] = (),
+    window: int | None = None,
     stop: Stop | None = None,
 ) -> list[LoneHead] | None:
     """One feature in every head given.
@@ -56,6 +86,8 @@ def lone_feature(
         rows: all decoder rows in blocks.
         fetch: decoder rows by feature number, for the partners' cosines.
         k: partners each way.
+        frequencies: the heads' angles per position, for the shape over distance; none leaves it out.
+        window: keys that a query can see; offsets beyond are left out. None for all.
 
     Returns:
         One record a head; None where the row is not finite or zero.
@@ -85,12 +117,18 @@ def lone_feature(
             spread = float(torch.tensor(float(len(ids))).log())
             values |= {"query.top1": float(best[0]), "query.top5": float(best.sum())}
             values["query.conc"] = 1 - entropy / spread if len(ids) > 1 else 0.0
-        found = []
+        found, distances = [], {}
         for side, mine in ((as_query, queries[h]), (as_key, keys[h])):
             best, index = top_k(side, min(k, len(ids)))
             others = scaled(fetch(ids[index[0]]).to(device), definition, head.centre)[0]
             vectors = (head.keys if side is as_query else head.queries)(others)[0]
             cosines = torch.nn.functional.cosine_similarity(vectors, mine, dim=1)
+            if frequencies:
+                here = x.expand(len(others), -1)
+                pairs = (here, others) if side is as_query else (others, here)
+                seen = sum(window is None or offset < window for offset in DISTANCES)
+                shape = over_distance(head, frequencies, *pairs)[:, :seen]
+                distances["query" if side is as_query else "key"] = shape.tolist()
             capped = best[0] if head.softcap is None else head.softcap * torch.tanh(best[0] / head.softcap)
             found.append(
                 [
@@ -100,7 +138,7 @@ def lone_feature(
             )
         for side_name, partners in zip(("query", "key"), found, strict=True):
             values[f"{side_name}.partner"], values[f"{side_name}.max_cos"] = partners[0][0], partners[0][3]
-        out.append(LoneHead(values, found[0], found[1]))
+        out.append(LoneHead(values, found[0], found[1], distances))
     return out
 
 

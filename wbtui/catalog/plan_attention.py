@@ -7,6 +7,7 @@ facts are part of the key, the rotary ones only where the definition's offset us
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,25 @@ def no_reader(model: ModelInfo, sae: SaeInfo) -> str | None:
     if len(readers(model, sae)):
         return None
     return f"no head reads {sae.site} of layer {sae.layer}: it is the last layer's, and only the unembedding follows"
+
+
+def target_of(model: ModelInfo, saes: Sequence[SaeInfo], sae: SaeInfo, layer: int) -> SaeInfo | None:
+    """The SAE whose features say what heads of a layer write: the nearest on the stream behind them.
+
+    Of several at one place: the same site, the layer's own short name (``L3``), the same width, the shortest name.
+    None where no SAE stands behind the layer.
+    """
+
+    def place(other: SaeInfo) -> int:
+        return model.n_layers if other.reader_layer is None else other.reader_layer
+
+    behind = [other for other in saes if other.site.startswith("resid_") and place(other) > layer]
+
+    def rank(other: SaeInfo) -> tuple[int, bool, bool, bool, int, str]:
+        own_name, own_width = other.name == f"L{other.layer}", other.d_sae == sae.d_sae
+        return place(other), other.site != sae.site, not own_name, not own_width, len(other.name), other.name
+
+    return min(behind, key=rank, default=None)
 
 
 def plan_attention(

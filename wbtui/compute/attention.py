@@ -66,6 +66,12 @@ class LayerWork:
         key = ("attention sae", self.spec.model["path"], self.spec.identity["model"], *self._sae_key)
         return _RESIDENT.get(key, lambda: SaeSource(info, self.checkpoint), lambda _: 0)
 
+    @property
+    def frequencies(self) -> list[float]:
+        """The layer's angles per position; none with learned positions."""
+        facts = self.source.facts
+        return [] if facts.rope is None else rotary_frequencies(facts.rope, facts.d_head)
+
     def head(self, index: int) -> Head:
         """Query head ``index`` with the definition's offset, cap and biases."""
         source, definition, facts = self.source, self.definition, self.source.facts
@@ -73,7 +79,7 @@ class LayerWork:
         uses_rope = definition.rope != "offset" or definition.offset > 0
         if uses_rope and facts.rope is None:
             raise WorkError("an offset for a model with learned positions", "offset 0")
-        angles = rotary_frequencies(facts.rope, facts.d_head) if uses_rope and facts.rope is not None else []
+        angles = self.frequencies if uses_rope else []
         move = self._there
         return Head(
             query=move(query.matrix),

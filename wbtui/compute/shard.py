@@ -158,6 +158,20 @@ def compute_row(
     return out
 
 
+def compute_page(
+    request: dict[str, Any],
+    feature: int,
+    device: str = "cpu",
+    *,
+    stop: Callable[[], bool] = _never,
+    progress: Callable[[float], None] = _ignore,
+) -> dict[str, Any]:
+    """One feature in all heads of a layer, never stored: see :func:`wbtui.compute.attention_lone.head_page`."""
+    from wbtui.compute.attention_lone import head_page
+
+    return head_page(request, feature, device, stop=stop, progress=progress)
+
+
 def _plain(value: Any) -> float | int | None:
     number = value.item()
     if isinstance(number, float) and not np.isfinite(number):

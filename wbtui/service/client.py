@@ -112,6 +112,12 @@ class Client:
         answer = self.call("row", timeout, **fields)
         return dict(answer["columns"])
 
+    def page(self, request: protocol.PageRequest, timeout: float | None = None) -> dict[str, Any]:
+        """One feature in all heads of a layer: see :func:`wbtui.compute.attention_lone.head_page`."""
+        fields = dataclasses.asdict(request)
+        fields.update({n: connect.absolute(v) for n in ("model", "sae", "target") if (v := fields[n]) is not None})
+        return dict(self.call("page", timeout, **fields)["page"])
+
     def status(self) -> dict[str, Any]:
         """{pid, version, clients, jobs, workers, …}."""
         return dict(self.call("status"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wbtui.errors import Cancelled, TimedOut, WorkError
@@ -13,7 +13,7 @@ from wbtui.service import planning, protocol
 from wbtui.service.client import _absolute, _final
 from wbtui.service.config import ServiceConfig
 from wbtui.service.engine import Engine, WorkerLike
-from wbtui.service.work import Outcome, Priority
+from wbtui.service.work import Outcome, PlannedProduct, Priority
 
 Event = dict[str, Any]
 _OWNER = "local"
@@ -93,13 +93,25 @@ class LocalRunner:
         planned = planning.plan(self._planner, {**request.plan_request(), "checks": False})
         target = next(p for p in planned if p.analysis == "tokens")
         words = [p for p in planned if p.analysis == "vocab" and not p.complete]
+        task = {"kind": "row", "request": {"cache": request.cache, "spec": target.spec}, "feature": request.feature}
+        return self._lone(f"{target.id}\n{request.feature}", task, words, deadline)
+
+    def page(self, request: protocol.PageRequest, timeout: float | None = None) -> dict[str, Any]:
+        """As :meth:`wbtui.service.client.Client.page`, without a service."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        plans = [planning.plan(self._planner, wish) for wish in request.wishes()]
+        found = planning.page_task(request, plans)
+        return self._lone(found.id, found.task, found.words, deadline)
+
+    def _lone(
+        self, name: str, task: dict[str, Any], words: Sequence[PlannedProduct], deadline: float | None
+    ) -> dict[str, Any]:
         scheduler = self.engine.scheduler
         if words:
             scheduler.add_job(words, Priority.SCREEN, _OWNER, time.monotonic(), label="vocabulary")
         self._rows += 1
         waiter = (_OWNER, self._rows)
-        task = {"kind": "row", "request": {"cache": request.cache, "spec": target.spec}, "feature": request.feature}
-        scheduler.add_row(f"{target.id}\n{request.feature}", task, waiter, tuple(p.id for p in words))
+        scheduler.add_row(name, task, waiter, tuple(p.id for p in words))
         while waiter not in self._answers:
             self._turn(deadline)
         outcome = self._answers.pop(waiter)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wbtui.errors import UsageError
+from wbtui.service.protocol import PageRequest
 from wbtui.service.work import PlannedProduct
 from wbtui.store.keys import ProductSpec
 
@@ -69,6 +71,44 @@ def plan(planner: Planner, request: dict[str, Any]) -> list[PlannedProduct]:
     """
     cache = Path(request["cache"])
     return [look(cache, spec) for spec in planner(request)]
+
+
+@dataclass(frozen=True)
+class PageTask:
+    """A head page as the scheduler takes it."""
+
+    id: str
+    task: dict[str, Any]
+    words: tuple[PlannedProduct, ...]
+    """The vocabulary, where it must be made first."""
+
+
+def page_task(request: PageRequest, plans: Sequence[Sequence[PlannedProduct]]) -> PageTask:
+    """From the plans of :meth:`PageRequest.wishes`, in their order, to the task.
+
+    Raises:
+        UsageError: no such feature.
+    """
+    found = iter(plans)
+    heads = next(p for p in next(found) if p.analysis == "attention")
+    d_sae = int((heads.spec.get("sae") or {}).get("d_sae", 0))
+    if request.feature >= d_sae:
+        raise UsageError(f"feature {request.feature}", f"0 to {d_sae - 1}")
+    body: dict[str, Any] = {"cache": request.cache, "spec": heads.spec}
+    words: tuple[PlannedProduct, ...] = ()
+    parts = [heads.id, str(request.feature)]
+    if request.tokens is not None:
+        planned = next(found)
+        tokens = next(p for p in planned if p.analysis == "tokens")
+        words = tuple(p for p in planned if p.analysis == "vocab" and not p.complete)
+        body["tokens"] = tokens.spec
+        parts.append(tokens.id)
+    if request.target is not None:
+        target = next(p for p in next(found) if p.analysis == "tokens")
+        body["target"] = target.spec["sae"]
+        parts.append(target.id)
+    task = {"kind": "page", "request": body, "feature": request.feature}
+    return PageTask("\n".join(["page", *parts]), task, words)
 
 
 def look(cache: Path, spec: ProductSpec) -> PlannedProduct:

@@ -284,12 +284,51 @@ class RowRequest:
         return {"model": self.model, "sae": self.sae, "definition": self.definition, "cache": self.cache}
 
 
+@dataclass(frozen=True)
+class PageRequest:
+    """``page``: one feature in all heads of a layer now: partners each way, what each head writes, kept nowhere."""
+
+    model: str
+    sae: str
+    definition: dict[str, Any]
+    """Of ``attention``."""
+    cache: str
+    feature: int
+    layer: int | None = None
+    """The reading layer; None is the first that reads the hook's stream."""
+    tokens: dict[str, Any] | None = None
+    """A definition of ``tokens``: top tokens of what heads write. None leaves them out."""
+    target: str | None = None
+    """An SAE of the same model: readers and becomes are its features. None leaves them out."""
+
+    @staticmethod
+    def from_fields(fields: dict[str, Any]) -> PageRequest:
+        """Raises UsageError for a missing, unknown or wrongly typed field."""
+        request: PageRequest = _typed(PageRequest, fields)
+        if request.feature < 0:
+            raise UsageError(f"feature {request.feature}", "a number from 0")
+        return request
+
+    def wishes(self) -> list[dict[str, Any]]:
+        """What plans are made from: of the heads; then, where wanted, of tokens at the SAE and at the target."""
+        place = {"model": self.model, "cache": self.cache, "checks": False}
+        heads = {**place, "sae": self.sae, "definition": self.definition, "analysis": "attention", "layer": self.layer}
+        words = {**place, "definition": self.tokens or {}, "analysis": "tokens"}
+        return [
+            heads,
+            *([{**words, "sae": self.sae}] if self.tokens is not None else []),
+            *([{**words, "sae": self.target}] if self.target is not None else []),
+        ]
+
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "bool": (bool,),
     "dict[str, Any]": (dict,),
     "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+    "dict[str, Any] | None": (dict, type(None)),
 }
 
 

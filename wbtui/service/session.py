@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import wbtui
 from wbtui.errors import Cancelled, ServiceError, UsageError, WbtuiError, WorkError
-from wbtui.service import protocol
+from wbtui.service import planning, protocol
 from wbtui.service.work import Outcome, Priority
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ class Session:
         self.watching = False
         self.same_version = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._rows: set[int] = set()
+        self._rows: dict[int, str] = {}
+        """Requests for a lone row or page under way, and what the answer is called."""
         self._ops: dict[str, Callable[[protocol.Request], Awaitable[Any]]] = {
             "status": self.status,
             "stop": self.stop,
             "compute": self.compute,
             "row": self.row,
+            "page": self.page,
             "cancel": self.cancel,
             "jobs": self.jobs,
             "watch": self.watch,
@@ -221,15 +223,27 @@ class Session:
         if words:
             scheduler.add_job(words, Priority.SCREEN, self.name, now, label=f"{wish.model} vocabulary")
         task = {"kind": "row", "request": {"cache": wish.cache, "spec": target.spec}, "feature": wish.feature}
-        self._rows.add(request.id)
+        self._rows[request.id] = "columns"
         row_id = f"{target.id}\n{wish.feature}"
         scheduler.add_row(row_id, task, (self.name, request.id), tuple(p.id for p in words))
         self.daemon.engine.pump()
 
+    async def page(self, request: protocol.Request) -> None:
+        """``page``: one feature in a layer's heads now; answered as a row is."""
+        wish = protocol.PageRequest.from_fields(request.fields)
+        plans = [await self.daemon.plan(one) for one in wish.wishes()]
+        found = planning.page_task(wish, plans)
+        scheduler, now = self.daemon.engine.scheduler, time.monotonic()
+        if found.words:
+            scheduler.add_job(found.words, Priority.SCREEN, self.name, now, label=f"{wish.model} vocabulary")
+        self._rows[request.id] = "page"
+        scheduler.add_row(found.id, found.task, (self.name, request.id), tuple(p.id for p in found.words))
+        self.daemon.engine.pump()
+
     def answer_row(self, number: int, outcome: Outcome) -> None:
-        """The row that request ``number`` waits for has ended."""
-        self._rows.discard(number)
+        """The row or page that request ``number`` waits for has ended."""
+        name = self._rows.pop(number, "columns")
         if outcome.state == "done":
-            self.reply(number, {"columns": outcome.value, "provisional": True})
+            self.reply(number, {name: outcome.value, "provisional": True})
         else:
             self.tell(protocol.failure(number, outcome.error or Cancelled("stopped")))

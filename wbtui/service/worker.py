@@ -122,18 +122,19 @@ class Worker:
 
 
 def perform(module: ModuleType, message: dict[str, Any], device: str, stop: Any, progress: Any) -> Any:
-    """Do one task with the work module, in whichever process: kind ``shard``, ``assemble`` or ``row``.
+    """Do one task with the work module, in whichever process: kind ``shard``, ``assemble``, ``row`` or ``page``.
 
     Args:
-        module: has ``ShardTask``, ``compute_shard`` and ``compute_row``.
+        module: has ``ShardTask``, ``compute_shard``, ``compute_row`` and ``compute_page``.
         message: the task's plain data.
         device: resolved, never ``auto``.
         stop: says True when the task is no longer wanted.
         progress: told the share done.
     """
     kind = message["kind"]
-    if kind == "row":
-        return module.compute_row(message["request"], message["feature"], device, stop=stop, progress=progress)
+    if kind in ("row", "page"):
+        lone = module.compute_row if kind == "row" else module.compute_page
+        return lone(message["request"], message["feature"], device, stop=stop, progress=progress)
     facts = {"device": device, "threads": threads(), **message.get("facts", {})}
     task = module.ShardTask(
         cache=message["cache"],

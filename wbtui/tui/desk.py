@@ -7,12 +7,12 @@ is one line of notice: finished products are read without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wbtui.definitions import to_json
 from wbtui.errors import Cancelled, ServiceError, WbtuiError
-from wbtui.tui.messages import JobMoved, RowComputed, RowFailed, ServiceChanged
+from wbtui.tui.messages import JobMoved, PageComputed, PageFailed, RowComputed, RowFailed, ServiceChanged
 
 if TYPE_CHECKING:
     from textual.message import Message
@@ -57,6 +57,7 @@ class Desk:
         self._lock = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
         self._rows: dict[int, asyncio.Task[None]] = {}
+        self._pages: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.state = "unknown"
         """``unknown``, ``starting``, ``up``, ``down``, ``other version``."""
         self.line = ""
@@ -191,6 +192,38 @@ class Desk:
             if self._rows.get(feature) is asyncio.current_task():
                 del self._rows[feature]
 
+    def ask_pages(self, opened: Opened, layer: int, target: str | None, features: Sequence[int]) -> None:
+        """Ask for features in a layer's heads, the first one first; answers come as messages. What was asked for
+        before and is not among them is taken back: the cursor has moved on."""
+        wanted = {(layer, feature): feature for feature in features}
+        for key in [k for k in self._pages if k not in wanted]:
+            self._pages.pop(key).cancel()
+        for key, feature in wanted.items():
+            if key not in self._pages:
+                self._pages[key] = asyncio.create_task(self._page(opened, layer, target, feature))
+
+    async def _page(self, opened: Opened, layer: int, target: str | None, feature: int) -> None:
+        shelf = opened.table.heads
+        assert shelf is not None
+        place = {**self._place(opened), "definition": to_json(shelf.definition)}
+        try:
+            answer = await self._call(
+                "page",
+                **place,
+                feature=feature,
+                layer=layer,
+                tokens=to_json(opened.plan.definition),
+                target=target,
+            )
+            self._post(PageComputed(opened, layer, feature, answer["page"]))
+        except Cancelled:
+            pass
+        except WbtuiError as error:
+            self._post(PageFailed(layer, feature, error.line()))
+        finally:
+            if self._pages.get((layer, feature)) is asyncio.current_task():
+                del self._pages[layer, feature]
+
     async def cancel(self, job: int) -> None:
         """Cancel a job."""
         await self._call("cancel", job=job)
@@ -206,7 +239,7 @@ class Desk:
 
     async def close(self) -> None:
         """Leave; what was asked for the screen alone is then given up by the service, finished shards stay."""
-        rows = list(self._rows.values())
+        rows = [*self._rows.values(), *self._pages.values()]
         for task in rows:
             task.cancel()
         await asyncio.gather(*rows, return_exceptions=True)

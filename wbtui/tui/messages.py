@@ -97,6 +97,25 @@ class RowFailed(Message):
 
 
 @dataclass
+class PageComputed(Message):
+    """One feature in a layer's heads came back: partners, what each head writes."""
+
+    opened: Opened
+    layer: int
+    feature: int
+    page: dict[str, Any]
+
+
+@dataclass
+class PageFailed(Message):
+    """It could not be computed."""
+
+    layer: int
+    feature: int
+    line: str
+
+
+@dataclass
 class Exported(Message):
     """A file was written, or not."""
 
