@@ -106,4 +106,4 @@ def _internal(error: Exception) -> int:
 
 def _register() -> None:
     """Import the command modules (each keeps heavy imports inside its functions)."""
-    from wbtui.cli import cache, compute, config, daemon, export, listing, open, report, show  # noqa: F401
+    from wbtui.cli import cache, compute, config, daemon, export, labels, listing, open, report, show  # noqa: F401

@@ -53,6 +53,12 @@ def render(table: FeatureTable, row: int) -> str:
             shown = table.null_percentile(f"{side}.{metric}", row)[1]
             cells.append(f"{'–':>8}  {'':<38}" if math.isnan(value) else f"{value:8.3f}  {shown:<38}")
         lines.append(f"{metric:<12}{cells[0]}{cells[1]}".rstrip())
+    data = record.get("data")
+    if data is not None:
+        lines += ["", "DATA  imported from files, not from weights"]
+        lines += [f"  label: {x['text']}  ({x['author'] or x['method'] or x['origin']})" for x in data["labels"][:5]]
+        if data["density"] is not None:
+            lines.append(f"  density: {data['density']:.3g} of tokens" + (", dead" if data["dead"] else ""))
     for warning in record.get("warnings") or []:
         lines.append(f"note: {warning}")
     lines.append(RECONSTRUCTION)

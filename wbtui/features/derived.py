@@ -11,7 +11,7 @@ from wbtui import schema
 from wbtui.definitions import MaskDefinition
 from wbtui.errors import StoreError
 from wbtui.features import classes
-from wbtui.features.names import STORED, Name, resolve
+from wbtui.features.names import DATA, STORED, Name, resolve
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -56,6 +56,8 @@ def row_column(table: FeatureTable, base: str) -> np.ndarray:
         return np.arange(table.n, dtype=np.int64)
     if base == "computed":
         return table.computed
+    if base in DATA:
+        return _imported(table, base)
     if base == "provisional":
         return with_rows(np.zeros(table.n, dtype=bool), table.provisional)
     if base == "same":
@@ -64,9 +66,20 @@ def row_column(table: FeatureTable, base: str) -> np.ndarray:
     return (table.column("flags") & bits) != 0
 
 
+def _imported(table: FeatureTable, base: str) -> np.ndarray:
+    """A column of data from files; ``dead`` is a density of 0."""
+    if base == "dead":
+        return table.column("density") == 0
+    if table.labels is None:
+        return np.full(table.n, np.nan, dtype=np.float32) if base == "density" else np.zeros(table.n, dtype=bool)
+    return table.labels.density() if base == "density" else table.labels.labelled()
+
+
 def row_known(table: FeatureTable, base: str) -> np.ndarray:
     """Where :func:`row_column` holds a real value."""
-    if base in ("id", "computed", "provisional"):
+    if base in ("density", "dead"):
+        return ~np.isnan(table.column("density"))
+    if base in ("id", "computed", "provisional", "labelled"):
         return np.ones(table.n, dtype=bool)
     if base == "same":
         return (table.column("writes.top_ids")[:, 0] >= 0) & (table.column("reads.top_ids")[:, 0] >= 0)

@@ -25,6 +25,7 @@ import numpy as np
 
 from wbtui import __version__
 from wbtui.definitions import RECONSTRUCTION, to_json
+from wbtui.display import safe_token_text
 from wbtui.errors import StoreError, UsageError
 from wbtui.features import classes
 from wbtui.features.glossary import explain
@@ -43,6 +44,8 @@ DEFAULT_COLUMNS: tuple[str, ...] = (
     "computed", "provisional",
 )  # fmt: skip
 """Who it is, what it is, its words with ids, every stored number of writes and reads, and whether it is final."""
+DATA_COLUMNS = ("label", "density", "dead")
+"""Written by default where labels are imported: data from files, not from weights."""
 _LISTS = {"top_pos": "top_ids", "top_neg": "bottom_ids", "words": "word_ids"}
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _BLOCK = 1024
@@ -152,7 +155,8 @@ def provenance(
 
 def _fields(table: FeatureTable, columns: Sequence[str] | None) -> list[_Field]:
     out: dict[str, _Field] = {}
-    for name in columns if columns is not None else DEFAULT_COLUMNS:
+    usual = (*DEFAULT_COLUMNS, *(DATA_COLUMNS if table.labels is not None and table.labels.stamp != (0, 0) else ()))
+    for name in columns if columns is not None else usual:
         for made in _field(table, name):
             out.setdefault(made.name, made)
     if not out:
@@ -169,6 +173,10 @@ def _field(table: FeatureTable, name: str) -> list[_Field]:
         ]
     if name == "sentence":
         return [_Field(name, "text", lambda rows: [sentence(table, r) for r in rows.tolist()], "what the feature is")]
+    if name == "label":
+        return [
+            _Field(name, "text", lambda rows: _labels(table, rows), "data, imported: the first label, safe to print")
+        ]
     side, _, base = name.rpartition(".")
     side = side or "writes"
     if base in _LISTS and side in ("writes", "reads", "against"):
@@ -194,6 +202,11 @@ def _field(table: FeatureTable, name: str) -> list[_Field]:
         return [item if there else None for item, there in zip(items, known.tolist(), strict=True)]
 
     return [_Field(found.text, kind, values, meaning)]
+
+
+def _labels(table: FeatureTable, rows: np.ndarray) -> list[Any]:
+    found = table.labels.firsts(rows) if table.labels is not None else [None] * len(rows)
+    return ["" if text is None else safe_token_text(text) for text in found]
 
 
 def _list_fields(table: FeatureTable, side: str, base: str) -> list[_Field]:

@@ -60,6 +60,12 @@ DERIVED: dict[str, tuple[str, str]] = {
     "nonfinite": ("its decoder row or encoder column is not finite", "flags"),
     "zero": ("its decoder row or encoder column is zero", "flags"),
     "no_reads": ("its encoder does not read the residual stream", "flags"),
+    "density": (
+        "data, imported: share of the tokens of somebody's text on which the feature fired; later imports replace it",
+        "imported files",
+    ),
+    "dead": ("data, imported: fired on no token of that text; on another text it may fire", "imported files"),
+    "labelled": ("data, imported: somebody gave the feature a label (`label:word` filters by it)", "imported files"),
     "percentile": ("share (0…100) of the SAE's stored rows that lie strictly below", M),
     "null": ("tail among random directions, (1 + b) / (N + 1) with b of N at or above; the larger over null kinds", M),
 }

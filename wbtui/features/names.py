@@ -24,8 +24,10 @@ NUMBERS = frozenset(name for name, column in STORED.items() if not column.width)
 
 SIDED_NUMBERS = ("evidence", "first_view", "n_words", "n_eff")
 SIDED_FLAGS = ("semantic", "coherent", "strict", "single", "diffuse", "none", "promotes", "unclear")
-ROW_FLAGS = ("same", "computed", "provisional", "nonfinite", "zero", "no_reads")
-ROW_NUMBERS = ("id",)
+ROW_FLAGS = ("same", "computed", "provisional", "nonfinite", "zero", "no_reads", "dead", "labelled")
+ROW_NUMBERS = ("id", "density")
+DATA = ("density", "dead", "labelled")
+"""What comes from imported files: data, not weights."""
 CLASS = "class"
 ALIASES = {"kind": CLASS, "#": "id", "feature": "id", "delta_H": "delta_h", "N_eff": "n_eff"}
 
@@ -86,7 +88,7 @@ def scalar_names() -> tuple[str, ...]:
     out = ["id", *(f"{side}.{CLASS}" for side in ALL_SIDES)]
     out += [f"{side}.{base}" for base in SIDED_NUMBERS for side in ALL_SIDES]
     out += [f"{base}.{side}" for base in SIDED_FLAGS for side in (*ALL_SIDES, *BOTH_SIDES)]
-    out += list(ROW_FLAGS)
+    out += [*ROW_FLAGS, "density"]
     out += [name for name in STORED if name in NUMBERS]
     return tuple(out)
 

@@ -3,6 +3,8 @@
     physicist            a shown word holds it (the top ten tokens that are written; case does not matter)
     "two words" "!x"     the same, quoted: spaces, operators and the token's own leading space count
     writes:x reads:x against:x    the same on one side;   token:x  one of the top tokens of either side IS that word
+    label:doctor label:"two words" label:re:^prof    an imported label holds it (data from files)
+    density<1e-4  dead  labelled    imported densities; dead: fired on no token of that data
     re:^phys re:"a b"    a regular expression on the written top tokens
     z_max>6  reads.cos_tok>=.4  n_words=3..9  percentile:z_max>99  class=coherent  kind!=none
     semantic  coherent  promotes  same  !none  semantic.either    yes-or-nos
@@ -236,6 +238,24 @@ class Text(Node):
         return f"{prefix}re:{quote(self.text)}" if self.how == "re" else prefix + quote(self.text)
 
 
+@dataclass(frozen=True)
+class LabelText(Node):
+    """Text in an imported label: ``how`` is text or re. Features without a label never match, negated or not."""
+
+    how: str
+    text: str
+
+    def mask(self, table: FeatureTable, negate: bool = False) -> np.ndarray:
+        if table.labels is None:
+            return np.zeros(table.n, dtype=bool)
+        book = table.labels
+        hit = book.matching_regex(patterns.compiled(self.text)) if self.how == "re" else book.matching(self.text)
+        return ~hit & book.labelled() if negate else hit
+
+    def __str__(self) -> str:
+        return "label:" + ("re:" if self.how == "re" else "") + quote(self.text)
+
+
 NEGATED = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
@@ -296,9 +316,12 @@ def _near(term: Node, table: FeatureTable) -> str:
     if isinstance(term, Compare | Between):
         known = table.known(term.name)
         if not known.any():
-            return f"; {term.name} is not there yet"
+            what = "no density is imported" if term.name == "density" else f"{term.name} is not there yet"
+            return f"; {what}"
         values = table.column(term.name)[known]
         return f"; {term.name} runs from {values.min():.4g} to {values.max():.4g}"
+    if isinstance(term, LabelText) and (table.labels is None or not table.labels.labelled().any()):
+        return "; no labels are imported (`wbtui labels import`)"
     if isinstance(term, Text) and table.vocab is not None and term.how == "text":
         import difflib
 

@@ -10,7 +10,22 @@ from wbtui.errors import UsageError
 from wbtui.features import patterns
 from wbtui.features.classes import CLASS_NAMES, SHOWN_NAMES
 from wbtui.features.names import is_name, nearest, resolve
-from wbtui.features.query import All, And, Between, ClassIs, Compare, Flag, Ids, Node, Not, Or, QueryError, Text, metric
+from wbtui.features.query import (
+    All,
+    And,
+    Between,
+    ClassIs,
+    Compare,
+    Flag,
+    Ids,
+    LabelText,
+    Node,
+    Not,
+    Or,
+    QueryError,
+    Text,
+    metric,
+)
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 60
@@ -113,14 +128,18 @@ class Parser:
                 return self._sided(prefix, rest, start)
             if prefix == "re":
                 return self._regex("writes", rest, start)
+            if prefix == "label":
+                found = self._sided(prefix, rest, start)
+                assert isinstance(found, Text)
+                return LabelText(found.how, found.text)
             if prefix in ("id", "feature"):
                 return self._ids(rest, start + len(prefix) + 1)
             if prefix not in ("percentile", "null", "head"):
-                known = [*_SIDES, "re", "id", "percentile", "null", "head"]
+                known = [*_SIDES, "label", "re", "id", "percentile", "null", "head"]
                 near = get_close_matches(prefix, known, 1) or nearest(prefix, 1)
                 raise QueryError(
                     f"{prefix + colon!r}",
-                    "writes: reads: against: token: re: id: percentile: null: or head:",
+                    "writes: reads: against: token: label: re: id: percentile: null: or head:",
                     f"did you mean {near[0]}? " if near else f'quote it to search for it: "{word}"',
                     position=start,
                     length=len(prefix) + 1,

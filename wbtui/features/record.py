@@ -9,6 +9,7 @@ import numpy as np
 
 from wbtui import schema
 from wbtui.definitions import RECONSTRUCTION, to_json
+from wbtui.display import safe_token_text
 from wbtui.features import classes, heads_record
 from wbtui.features.names import NUMBERS, STORED
 from wbtui.features.words import sentence
@@ -54,6 +55,7 @@ def record(table: FeatureTable, row: int) -> dict[str, Any]:
     out["classes"] = _classes(table, row)
     out["null"] = _null(table, row, bool(reads_absent)) if available else {}
     heads_record.add_to(out, table, row)
+    out["data"] = _data(table, row)
     out["nonfinite"] = bad
     out["warnings"] = _warnings(table, row, flags, available)
     return out
@@ -142,6 +144,23 @@ def _null(table: FeatureTable, row: int, no_reads: bool) -> dict[str, Any]:
             tail, words = table.null_percentile(f"{side}.{name}", row)
             out[f"{side}.{name}"] = {"tail": None if math.isnan(tail) else tail, "words": words}
     return out
+
+
+def _data(table: FeatureTable, row: int) -> dict[str, Any] | None:
+    """What was imported from files about a feature; None where nothing was."""
+    if table.labels is None or table.labels.stamp == (0, 0):
+        return None
+    density = table.column("density")[row]
+    labels = [
+        {"text": safe_token_text(x.text), "method": x.method, "author": x.author, "origin": x.origin}
+        for x in table.labels.of(row)
+    ]
+    return {
+        "note": "data, imported from files; everything else here is from weights alone",
+        "labels": labels,
+        "density": None if math.isnan(density) else float(density),
+        "dead": None if math.isnan(density) else bool(density == 0),
+    }
 
 
 def _reads_absent(table: FeatureTable, row: int, flags: int, available: bool) -> str:

@@ -22,6 +22,7 @@ from wbtui.features.source import ArrayRows, ProductRows
 from wbtui.features.thresholds import Thresholds
 from wbtui.features.vocabulary import Vocabulary
 from wbtui.features.words import Word, kind, sentence, word_list
+from wbtui.labels.book import LabelBook
 
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
@@ -59,6 +60,7 @@ class FeatureTable:
         self._cache: dict[str, Any] = {}
         self._row_cache: dict[str, Any] = {}
         self._companions: Companions | None = None
+        self._labels_stamp = (0, 0)
 
     @classmethod
     def open(cls, cache: Path, plan: TokensPlan) -> FeatureTable:
@@ -105,6 +107,16 @@ class FeatureTable:
             return None
         return HeadShelf(self.cache, self.plan.model, self.plan.sae)
 
+    @functools.cached_property
+    def labels(self) -> LabelBook | None:
+        """Labels and densities that were imported for this SAE (data, not weights); None for arrays in memory."""
+        fingerprint = str(self.origin.sae.get("fingerprint") or "")
+        if self.plan is None or not fingerprint:
+            return None
+        book = LabelBook(fingerprint, self.n)
+        self._labels_stamp = book.stamp
+        return book
+
     # -- state -----------------------------------------------------------------------------------------------------
 
     @property
@@ -132,6 +144,9 @@ class FeatureTable:
             self.provisional = {row for row in self.provisional if not done[row]}
             self.unmasked &= self.provisional
         changed |= self._pick_up()
+        if self.labels is not None and self.labels.stamp != self._labels_stamp:
+            self._labels_stamp = self.labels.stamp
+            changed = True
         if changed:
             self._touch(rows=True)
         return changed

@@ -65,6 +65,8 @@ def title(table: FeatureTable, row: int, width: int, look: Look) -> Line:
     right: Line = []
     if state_of(table, row) == "provisional":
         right.append(("~ provisional, unmasked" if look.unmasked else "~ provisional", "provisional"))
+    if table.labels is not None and table.labels.stamp == (0, 0) and width >= 60:
+        right.append(("  labels: none imported" if right else "labels: none imported", "faint"))
     if look.marked:
         right += [("  ●" if right else "●", "mark")]
     return spread(left, right, width)
@@ -231,7 +233,7 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
     crowd = population_block(
         look.populations.get("writes.z_max"), "writes.z_max", value_of(table, "writes.z_max", row), width
     )
-    extra = facts_block(table, row, width)
+    extra = [*labels_block(table, row, width), *facts_block(table, row, width)]
     metrics = metrics_block(table, row, width, look.populations)
     heads = heads_block(table, row, width, look.heads, 8 if height >= 40 else 4)
     room = height - len(head) - 1 - len(reads) - len(heads) - len(crowd) - len(extra) - 3
@@ -252,6 +254,40 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
         out += block
     spare = height - 1 - len(out)
     return [*out, *([[]] * spare), bottom] if spare >= 0 else out
+
+
+def labels_block(table: FeatureTable, row: int, width: int, lines: int = 2) -> list[Line]:
+    """LABELS: what others said of the feature, from imported files; nothing where no labels are imported."""
+    book = table.labels
+    if book is None or book.stamp == (0, 0):
+        return []
+    density = value_of(table, "density", row)
+    found = book.of(row)
+    fired = "" if math.isnan(density) else "dead in it" if density == 0 else f"density {density:.2g}"
+    out = [rule(width, "LABELS", " · ".join(part for part in ("data, from files", fired) if part))]
+    for label in found[:lines]:
+        who = " ".join(safe_token_text(part) for part in (label.author or label.method, label.origin) if part)
+        room = width - cell_len(who) - 2 if cell_len(who) < width // 3 else width
+        line: Line = [(fit(safe_token_text(label.text), room).rstrip(), "text")]
+        out.append(spread(line, [(who, "dim")], width) if room < width else cut(line, width))
+    if not found:
+        out.append([("– none for this feature", "dim")])
+    elif len(found) > lines:
+        out.append([(f"and {len(found) - lines} more: ⏎ page", "dim")] if lines < 9 else [])
+    return out
+
+
+def labels_line(table: FeatureTable, row: int, width: int) -> Line:
+    """``labels  “…” · density 1e-3``: one line of :func:`labels_block`, empty where nothing is imported."""
+    book = table.labels
+    if book is None or book.stamp == (0, 0):
+        return []
+    found = book.of(row)
+    text = safe_token_text(found[0].text) if found else "– none for this feature"
+    density = value_of(table, "density", row)
+    fired = "" if math.isnan(density) else "dead in that data" if density == 0 else f"density {density:.2g}"
+    right: Line = [(f"  data · {fired}" if fired else "  data", "dim")]
+    return spread([("labels  ", "head"), (text, "text" if found else "dim")], right, width)
 
 
 def facts_block(table: FeatureTable, row: int, width: int) -> list[Line]:
@@ -296,6 +332,9 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
     if look.heads.heads is not None or look.heads.note:
         makers.append(lambda: heads_line(table, row, width, look.heads))
         order.insert(3 if height >= 6 else 2, 5)
+    if table.labels is not None and table.labels.stamp != (0, 0):
+        makers.append(lambda: labels_line(table, row, width))
+        order.insert(2, len(makers) - 1)
     out += [makers[i]() for i in order[: max(0, height - 1)]]
     if len(out) < height:
         out.append([(fit(RECONSTRUCTION, width), "faint")])

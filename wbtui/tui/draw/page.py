@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.display import fit
-from wbtui.tui.draw.card import Look, bars_of, facts_block, reads_note, sentence, title, tokens_of
+from wbtui.tui.draw.card import Look, bars_of, facts_block, labels_block, reads_note, sentence, title, tokens_of
 from wbtui.tui.draw.heads import heads_block
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.draw.metrics import metrics_block
@@ -39,6 +39,8 @@ def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Li
         out += [*_beside(table, row, sides[start : start + at_once], width, look.tokens, at_once), []]
     if note := reads_note(table, row):
         out += [cut(note, width), []]
+    if labels := labels_block(table, row, width, lines=9):
+        out += [*labels, []]
     if heads := heads_block(table, row, width, look.heads, 16):
         out += [*heads, []]
     out += [*metrics_block(table, row, width, crowds), []]

@@ -212,6 +212,8 @@ def format_value(name: str, value: object) -> str:
         return "–"
     if name in _WHOLE or (hasattr(value, "dtype") and value.dtype.kind in "iu"):
         return str(int(x))
+    if name == "density":
+        return "0" if x == 0 else f"{x:.0e}".replace("e-0", "e-") if x < 0.01 else f"{x:.2f}".replace("0.", ".", 1)
     last = name.rsplit(".", 1)[-1]
     places = DECIMALS.get(last, 3 if name.startswith("null:") else 1 if name.startswith("percentile:") else 2)
     text = f"{x:.{places}f}" if abs(x) < 10_000 else f"{x:.3g}"
