@@ -22,8 +22,8 @@ RECONSTRUCTION = "reconstruction of arXiv 2601.22447; thresholds are ours"
 METHOD_VERSIONS = {
     "vocab": 1,
     "mask": 1,
-    "tokens": 1,
-    "null": 1,
+    "tokens": 2,
+    "null": 2,
     "attention": 1,
     "attention_null": 1,
     "ov": 1,

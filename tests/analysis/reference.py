@@ -88,11 +88,12 @@ def shape(plain, z, kept, tokens_c, vocab, definition):
     }
 
 
-def side(directions, tokens, keep, vocab, definition, *, scale=1.0, centre_values=False):
+def side(directions, tokens, keep, vocab, definition, *, scale=1.0, centre_values=False, flatten=False):
     """All columns of one side for finite, non-zero directions ``[n, D]``, as lists of rows stacked to arrays."""
     tokens = np.asarray(tokens, dtype=np.float64)
     kept, masked = np.flatnonzero(keep), np.flatnonzero(~keep)
     tokens_c = tokens - tokens[kept].mean(0)
+    seen = tokens_c - tokens_c.mean(1, keepdims=True) if flatten else tokens_c  # by a LayerNorm reader: W_E P
     rows = []
     for x in np.asarray(directions, dtype=np.float64):
         plain = tokens @ x
@@ -116,8 +117,8 @@ def side(directions, tokens, keep, vocab, definition, *, scale=1.0, centre_value
             "kurt": (((inside - mean) / std) ** 4).mean(),
             "z_min": z[kept].min(),
         }
-        row |= shape(plain, z, kept, tokens_c, vocab, definition)
-        row |= {f"against.{k}": v for k, v in shape(-plain, -z, kept, tokens_c, vocab, definition).items()}
+        row |= shape(plain, z, kept, seen, vocab, definition)
+        row |= {f"against.{k}": v for k, v in shape(-plain, -z, kept, seen, vocab, definition).items()}
         everyone = ranked(plain, np.arange(len(plain)))
         bar = order[: definition.k_sem][-1]
         above = everyone[: list(everyone).index(bar)]
@@ -125,7 +126,7 @@ def side(directions, tokens, keep, vocab, definition, *, scale=1.0, centre_value
         best = ranked(plain[masked], masked)[0] if len(masked) else -1
         row["masked_best_id"] = best
         row["masked_best_value"] = values[best] if len(masked) else math.nan
-        lengths = np.sqrt((tokens_c[top] ** 2).sum(1)) * np.sqrt((x * x).sum())
-        row["top_cos"] = np.array([*(tokens_c[top] @ x / lengths), *[math.nan] * len(pad)])
+        lengths = np.sqrt((seen[top] ** 2).sum(1)) * np.sqrt((x * x).sum())
+        row["top_cos"] = np.array([*(seen[top] @ x / lengths), *[math.nan] * len(pad)])
         rows.append(row)
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

@@ -205,3 +205,24 @@ def test_no_rows(weights):
     tokens, d, e, gain = weights
     writes, reads = sides(tokens)
     check_schema(feature_rows(d[:0], e[:0], writes, reads, gain=gain, centre=True), schema.tokens_columns(), 0)
+
+
+def test_reads_of_a_layer_norm_model_see_no_all_ones_component(weights):
+    """Token rows that differ along 1 alone are one and the same to every reader: cosines do not change, and the
+    encoder's own direction has cosine one however far it is moved along 1."""
+    tokens, _, e, _ = weights
+    e = e - e.mean(1, keepdim=True)
+    push = torch.randn((N, 1), generator=torch.Generator().manual_seed(5))
+    plain = table(tokens, vocabulary(N), centre_values=True, flatten=True)
+    moved = table(tokens + 3.0 * push, vocabulary(N), centre_values=True, flatten=True)
+    bare = table(tokens + 3.0 * push, vocabulary(N), centre_values=True)
+    rows, same, wrong = (token_rows(e, side, want="pos", top_cos=True) for side in (plain, moved, bare))
+    np.testing.assert_array_equal(rows["top_ids"], same["top_ids"])
+    for name in ("top_cos", "cos_tok"):
+        np.testing.assert_allclose(rows[name], same[name], atol=2e-5)
+        assert np.nanmax(abs(rows[name] - wrong[name])) > 0.05  # what it was before
+    twin = torch.cat([tokens, (40 * e[:1] + 7.0)])
+    words = vocabulary(N + 1)
+    found = token_rows(e[:1], table(twin, words, centre_values=True, flatten=True), want="pos", top_cos=True)
+    assert found["top_ids"][0, 0] == N
+    assert found["top_cos"][0, 0] == pytest.approx(1.0, abs=1e-3)

@@ -167,9 +167,8 @@ def test_every_number_of_the_record(tmp_path: Path, model_type: str, name: str) 
         names = [c.name for c in schema.side_columns(side)]
         expected = {n: wanted[n if side == "writes" else f"against.{n}"] for n in names} | {"std": wanted["std"]}
         assert_columns({n: found[f"{side}.{n}"] for n in names}, expected, int(keep["writes"].sum()))
-    wanted_reads = reference.side(
-        encoder, truth.w_e, keep["reads"], vocab, definition, scale=truth.scale, centre_values=definition.center_tokens
-    )
+    reading = {"scale": truth.scale, "centre_values": definition.center_tokens, "flatten": truth.centre}
+    wanted_reads = reference.side(encoder, truth.w_e, keep["reads"], vocab, definition, **reading)
     names = [c.name for c in schema.side_columns("reads")]
     assert_columns({n: found[f"reads.{n}"] for n in names}, wanted_reads, int(keep["reads"].sum()))
 

@@ -46,13 +46,14 @@ def levenshtein(ids: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return np.asarray(scores.reshape(n, -1).mean(1), dtype=np.float64)
 
 
-def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
+def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor, flatten: bool = False) -> Tensor:
     """Mean pairwise cosine of each list's token rows, centred. A zero row has cosine 0 with everything.
 
     Args:
         rows: ``[V, D]``, any float dtype.
         positions: ``[n, k]`` rows of each list.
         centre: ``[D]`` fp64, subtracted from every row.
+        flatten: take the all-ones component out of every row (``P``), which no LayerNorm reader sees.
 
     Returns:
         fp64 ``[n]``; NaN where ``k < 2``.
@@ -63,7 +64,7 @@ def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
         return out
     step = max(1, _ELEMENTS // (k * rows.shape[1]))
     for a in range(0, n, step):
-        unit = rows[positions[a : a + step]].double() - centre
+        unit = _seen(rows[positions[a : a + step]].double() - centre, flatten)
         norm = torch.linalg.vector_norm(unit, dim=2, keepdim=True)
         unit /= torch.where(norm > 0, norm, 1.0)
         own = (norm[:, :, 0] > 0).double().sum(1)
@@ -71,13 +72,18 @@ def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
     return out
 
 
-def centred_norms(rows: Tensor, positions: Tensor, centre: Tensor) -> Tensor:
-    """``|rows[p] - centre|`` for each position: fp64, the shape of ``positions``."""
+def _seen(rows: Tensor, flatten: bool) -> Tensor:
+    return rows - rows.mean(-1, keepdim=True) if flatten else rows
+
+
+def centred_norms(rows: Tensor, positions: Tensor, centre: Tensor, flatten: bool = False) -> Tensor:
+    """``|rows[p] - centre|`` for each position, or of its part in ``P``: fp64, the shape of ``positions``."""
     flat = positions.flatten()
     out = torch.empty(len(flat), dtype=torch.float64, device=rows.device)
     step = max(1, _ELEMENTS // rows.shape[1])
     for a in range(0, len(flat), step):
-        out[a : a + step] = torch.linalg.vector_norm(rows[flat[a : a + step]].double() - centre, dim=1)
+        seen = _seen(rows[flat[a : a + step]].double() - centre, flatten)
+        out[a : a + step] = torch.linalg.vector_norm(seen, dim=1)
     return out.view(positions.shape)
 
 

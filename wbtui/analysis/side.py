@@ -49,6 +49,8 @@ class TokenTable:
         lazy: rows are in token order and promoted slice by slice; columns are put in order after the product.
         scale: factor on every score (the embedding multiplier).
         centre_values: subtract the kept tokens' mean score from every value.
+        flatten: cosines are of token rows without their all-ones component (``W_E P``): the reads of a LayerNorm model,
+            whose encoder rows have none either (methods 3.1, 3.6). Dot products are the same either way.
         word, whole_word, norms: ``[V]`` by token id.
         n_words: distinct words among the kept tokens.
     """
@@ -66,6 +68,7 @@ class TokenTable:
     definition: TokensDefinition
     _position: Tensor
     _centre: _Centre
+    flatten: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -127,9 +130,9 @@ class TokenTable:
                 self._centre.value = total / self.n_kept
             return self._centre.value
 
-    def shared(self, *, scale: float, centre_values: bool) -> TokenTable:
+    def shared(self, *, scale: float, centre_values: bool, flatten: bool = False) -> TokenTable:
         """The other side of a tied model: the same rows in memory, other values."""
-        return dataclasses.replace(self, scale=scale, centre_values=centre_values)
+        return dataclasses.replace(self, scale=scale, centre_values=centre_values, flatten=flatten)
 
 
 def prepare_side(
@@ -142,6 +145,7 @@ def prepare_side(
     whole_word: np.ndarray,
     norms: Sequence[str] | np.ndarray,
     definition: TokensDefinition,
+    flatten: bool = False,
     device: torch.device | str | None = None,
     lazy: bool = False,
     stop: Stop | None = None,
@@ -156,6 +160,7 @@ def prepare_side(
         word: int ``[V]``; tokens with equal ids are spellings of one word.
         whole_word: bool ``[V]``.
         norms: ``[V]`` normalised strings.
+        flatten: see :class:`TokenTable`.
         device: where to compute; the tensor's own by default.
         lazy: make no fp32 copy: rows stay as they are and are promoted slice by slice (a lone feature).
 
@@ -206,6 +211,7 @@ def prepare_side(
         definition=definition,
         _position=position.to(target),
         _centre=_Centre(),
+        flatten=flatten,
     )
     if not lazy:
         table.centre(stop)

@@ -216,7 +216,8 @@ def reduce_tile(
     out |= _masked(masked[:rows], top, side, offset, unit)
     if top_cos:
         values, columns = top[0][:, :show], top[1][:, :show]
-        lengths = coherence.centred_norms(side.rows, side.positions(side.ids[columns]), side.centre()).cpu().numpy()
+        lengths = coherence.centred_norms(side.rows, side.positions(side.ids[columns]), side.centre(), side.flatten)
+        lengths = lengths.cpu().numpy()
         inside = values.double().cpu().numpy() - mean[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             cosine = inside / (lengths * np.ldexp(norm.cpu().numpy(), -exponent.cpu().numpy())[:, None])
@@ -267,7 +268,7 @@ def _shape(
     weights = np.exp(definition.kappa * (z[:, :k] - z[:, :1])) / total[:, None]
     ids = side.ids[columns[:, :k]]
     names = ids.cpu().numpy()
-    cosine = coherence.mean_cosine(side.rows, side.positions(ids), side.centre()).cpu().numpy()
+    cosine = coherence.mean_cosine(side.rows, side.positions(ids), side.centre(), side.flatten).cpu().numpy()
     out: Rows = {
         "z_max": z[:, 0],
         "z_10": z[:, definition.k_sem - 1] if definition.k_sem <= side.n_kept else np.full(rows, np.nan),

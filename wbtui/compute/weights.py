@@ -124,7 +124,11 @@ class Weights:
                     **values,
                 )
 
-            reads_values: dict[str, Any] = {"scale": self.input.scale, "centre_values": self.definition.center_tokens}
+            reads_values: dict[str, Any] = {
+                "scale": self.input.scale,
+                "centre_values": self.definition.center_tokens,
+                "flatten": self.output.centre,
+            }
             writes = prepare(self.output.tokens, "writes", centre_values=False)
             if self.checkpoint.dims.tied and names[0] == names[1]:
                 return writes, writes.shared(**reads_values)
