@@ -28,6 +28,8 @@ METHOD_VERSIONS = {
     "attention_null": 1,
     "ov": 1,
     "ov_null": 1,
+    "neighbours": 1,
+    "neighbours_null": 1,
 }
 """Raised whenever the numbers of an analysis change, or a mended bug leaves wrong numbers in caches."""
 
@@ -110,6 +112,15 @@ class AttentionDefinition:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True)
+class NeighboursDefinition:
+    """Nearest features by cosine, the ``neighbours`` analysis (methods 2.2)."""
+
+    k: int = 5
+    """How many of the nearest are kept."""
+    dtype: str = "float32"
+
+
 ATTENTION_SCALES = ("rms", "unit", "act")
 ROPE_MODES = ("offset", "mean", "bound")
 
@@ -144,7 +155,9 @@ def named_definition(name: str) -> TokensDefinition:
         raise UsageError(f"definition {name!r}", "one of " + ", ".join(DEFINITIONS)) from None
 
 
-def to_json(definition: TokensDefinition | MaskDefinition | NullDefinition | AttentionDefinition) -> dict[str, Any]:
+def to_json(
+    definition: TokensDefinition | MaskDefinition | NullDefinition | AttentionDefinition | NeighboursDefinition,
+) -> dict[str, Any]:
     """A definition as plain JSON data, as it stands in keys, manifests and on the wire."""
     return dataclasses.asdict(definition)
 
@@ -188,4 +201,20 @@ def attention_from_json(data: dict[str, Any]) -> AttentionDefinition:
     for name, (value, least) in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name} {value!r}", f"a whole number, {least} or more")
+    return definition
+
+
+def neighbours_from_json(data: dict[str, Any]) -> NeighboursDefinition:
+    """A ``neighbours`` definition out of plain data, checked.
+
+    Raises:
+        UsageError: unknown fields, or values that mean nothing.
+    """
+    known = {field.name for field in dataclasses.fields(NeighboursDefinition)}
+    unknown = set(data) - known
+    if unknown:
+        raise UsageError(f"definition fields {sorted(unknown)}", f"only {sorted(known)}")
+    definition = NeighboursDefinition(**data)
+    if isinstance(definition.k, bool) or not isinstance(definition.k, int) or not 1 <= definition.k <= 100:
+        raise UsageError(f"k {definition.k!r}", "a whole number from 1 to 100")
     return definition

@@ -33,10 +33,10 @@ def plan():
     """A plan as the catalog makes it, of invented products."""
     null = {d: spec("null", 300, 256, null=to_json(d)) for d in (*THRESHOLD_NULLS, *CHECK_NULLS)}
     return SimpleNamespace(
-        model=SimpleNamespace(name="tiny", model_type="llama", d_vocab=200, n_layers=4),
+        model=SimpleNamespace(name="tiny", model_type="llama", d_vocab=200, n_layers=4, kind="folder", path="/no"),
         sae=SimpleNamespace(
             name="L2", hook_name="blocks.2.hook_resid_post", layer=2, site="resid_post", architecture="standard",
-            d_sae=N, conventions={}, reader_layer=4,
+            d_sae=N, conventions={}, reader_layer=4, path="/no/L2",
         ),
         definition=TokensDefinition(),
         vocab=spec("vocab", 0, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +48,41 @@ def reader_layer(site: str, layer: int, n_layers: int) -> int | None:
     """The first attention layer that reads a site's stream (methods 3.6), None when no head does."""
     first = layer if site == "resid_pre" else layer + 1
     return first if first < n_layers else None
+
+
+def stream_position(sae: SaeInfo) -> float:
+    """Where in the residual stream an SAE's features are written: layers passed (methods 3.6).
+
+    ``resid_post l`` and ``resid_pre l+1`` are one place; the middle of a layer, behind its attention, is ``l + 0.5``.
+    """
+    if sae.site == "resid_pre":
+        return float(sae.layer)
+    return sae.layer + (0.5 if sae.site in ("resid_mid", "attn_out", "hook_z") else 1.0)
+
+
+def beside(saes: Sequence[SaeInfo], sae: SaeInfo) -> tuple[SaeInfo | None, SaeInfo | None]:
+    """The SAEs of the stream positions before and after one's own that have any: (before, after), None at an end.
+
+    SAEs of the stream go with SAEs of the stream, those of another site with their own site. Where several share a
+    position, the one whose name differs by the layer alone, else the one of the same width, else the first.
+    """
+    here, on_stream = stream_position(sae), sae.site.startswith("resid_")
+    alike = [s for s in saes if (s.site.startswith("resid_") if on_stream else s.site == sae.site)]
+    style = _style(sae)
+
+    def nearest(sign: int) -> SaeInfo | None:
+        beyond = [s for s in alike if (stream_position(s) - here) * sign > 0]
+        if not beyond:
+            return None
+        at = min((stream_position(s) for s in beyond), key=lambda p: abs(p - here))
+        there = [s for s in beyond if stream_position(s) == at]
+        return min(there, key=lambda s: (_style(s) != style, s.d_sae != sae.d_sae))
+
+    return nearest(-1), nearest(1)
+
+
+def _style(sae: SaeInfo) -> str:
+    return re.sub(r"\d+", "", sae.name.removeprefix(f"L{sae.layer}")) if sae.name.startswith("L") else sae.site
 
 
 def read_sae(model: ModelInfo, folder: Path, name: str = "") -> SaeInfo:

@@ -16,6 +16,7 @@ from wbtui.errors import UsageError
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
     from wbtui.catalog.plan_attention import AttentionPlan
+    from wbtui.catalog.plan_neighbours import NeighboursPlan
     from wbtui.features.table import FeatureTable
 
 
@@ -104,8 +105,21 @@ def heads_plan_of(address: Any, layer: int | None) -> tuple[AttentionPlan, Path]
     return plan_attention(model, find_sae(model, address.sae), AttentionDefinition(), cache, layer), cache
 
 
+def neighbours_plan_of(address: Any, other: str | None) -> tuple[NeighboursPlan, Path]:
+    """The plan of nearest features for an address (with an SAE) in others, and the cache folder."""
+    from wbtui import paths
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.plan_neighbours import plan_neighbours
+    from wbtui.catalog.saes import find_sae
+    from wbtui.definitions import NeighboursDefinition
+
+    cache = paths.cache_dir()
+    model = find_model(address.model)
+    return plan_neighbours(model, find_sae(model, address.sae), NeighboursDefinition(), cache, other), cache
+
+
 def run(
-    plan: TokensPlan | AttentionPlan,
+    plan: TokensPlan | AttentionPlan | NeighboursPlan,
     cache: Path,
     *,
     device: str | None,
@@ -115,8 +129,9 @@ def run(
     checks: bool = True,
     priority: str = "batch",
     around: int | None = None,
+    other: str | None = None,
 ) -> dict[str, Any]:
-    """Compute what is missing of a plan (E1's or, with a layer, E2's) and wait for it.
+    """Compute what is missing of a plan (E1's, E2's or, with ``other``, of nearest features) and wait for it.
 
     Raises:
         UsageError: the running service computes on another device.
@@ -127,6 +142,7 @@ def run(
     from wbtui.service.config import ServiceConfig
 
     layer = getattr(plan, "layer", None)
+    near = not hasattr(plan, "tokens") and layer is None
     request = protocol.ComputeRequest(
         model=plan.model.name if plan.model.kind != "folder" else plan.model.path,
         sae=plan.sae.path if plan.sae.name.startswith(("/", ".", "~")) else plan.sae.name,
@@ -135,8 +151,9 @@ def run(
         priority=priority,
         checks=checks,
         around=around,
-        analysis="tokens" if layer is None else "attention",
+        analysis="neighbours" if near else "tokens" if layer is None else "attention",
         layer=layer,
+        other=other,
     )
     config = ServiceConfig.from_env(**({"devices": (device,)} if device else {}))
     with Progress(f"{plan.model.name}@{plan.sae.name}", quiet) as progress:
@@ -192,13 +209,17 @@ def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> Fe
 @click.argument("where", nargs=-1, required=True, metavar="MODEL SAE | ADDRESS")
 @click.option(
     "--analysis",
-    type=click.Choice(["tokens", "attention"]),
+    type=click.Choice(["tokens", "attention", "neighbours"]),
     default="tokens",
     show_default=True,
-    help="tokens: what features write and read; attention: how heads of the reading layer see them.",
+    help="tokens: what features write and read; attention: how heads of the reading layer see them; neighbours: "
+    "their nearest features, here and in the SAEs before and after.",
 )
 @click.option(
     "--layer", type=int, help="For attention: a later reading layer (default: the first that reads the hook)."
+)
+@click.option(
+    "--other", help="For neighbours: another SAE of the model, or all (default: itself and those before and after)."
 )
 @click.option("--no-checks", is_flag=True, help="Leave out the fresh nulls and the sign-flip control of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was computed as JSON.")
@@ -208,6 +229,7 @@ def compute(
     where: tuple[str, ...],
     analysis: str,
     layer: int | None,
+    other: str | None,
     no_checks: bool,
     as_json: bool,
     definition: str,
@@ -218,23 +240,33 @@ def compute(
 ) -> None:
     """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice."""
     from wbtui.catalog.plan_attention import AttentionPlan
+    from wbtui.catalog.plan_neighbours import NeighboursPlan
     from wbtui.store.products import Product
 
     address = address_of(where, sae=True)
-    plan: TokensPlan | AttentionPlan
+    plan: TokensPlan | AttentionPlan | NeighboursPlan
+    if layer is not None and analysis != "attention":
+        raise UsageError(f"--layer {layer} with --analysis {analysis}", "a layer with --analysis attention only")
+    if other is not None and analysis != "neighbours":
+        raise UsageError(f"--other {other} with --analysis {analysis}", "another SAE with --analysis neighbours only")
     if analysis == "attention":
         plan, cache = heads_plan_of(address, layer)
-    elif layer is not None:
-        raise UsageError(f"--layer {layer} with --analysis tokens", "a layer with --analysis attention only")
+    elif analysis == "neighbours":
+        plan, cache = neighbours_plan_of(address, other)
     else:
         plan, cache = plan_of(address, definition)
-    answer = run(plan, cache, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet, checks=not no_checks)
+    answer = run(
+        plan, cache, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet, checks=not no_checks, other=other
+    )
     products = [
         {"analysis": p["analysis"], "key": p["key"], "path": str(cache / p["relative"]), "was_complete": p["complete"]}
         for p in answer["products"]
     ]
-    main = plan.attention if isinstance(plan, AttentionPlan) else plan.tokens
-    bad = [] if isinstance(plan, AttentionPlan) else Product(cache, main).manifest().get("nonfinite_rows") or []
+    if isinstance(plan, NeighboursPlan):
+        mains = [pair.product for pair in plan.pairs]
+    else:
+        mains = [plan.attention if isinstance(plan, AttentionPlan) else plan.tokens]
+    bad = Product(cache, mains[0]).manifest().get("nonfinite_rows") or [] if analysis == "tokens" else []
     if bad and not quiet:
         shown = ", ".join(f"#{row}" for row in bad[:10]) + (" …" if len(bad) > 10 else "")
         click.echo(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
@@ -243,4 +275,5 @@ def compute(
         return
     new = sum(not p["was_complete"] for p in products)
     click.echo(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
-    click.echo(str(cache / main.relative))
+    for main in mains:
+        click.echo(str(cache / main.relative))

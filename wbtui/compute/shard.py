@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbtui import schema, schema_attention
+from wbtui import schema, schema_attention, schema_neighbours
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.mask import neighbour_counts
 from wbtui.compute.weights import Weights
@@ -86,6 +86,10 @@ def compute_shard(
         from wbtui.compute.attention import head_rows
 
         columns = head_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
+    elif spec.analysis in schema_neighbours.ANALYSES:
+        from wbtui.compute.neighbours import neighbour_rows
+
+        columns = neighbour_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
     else:
         columns = _rows(cache, spec, task, stop, progress)
     progress(1.0)
@@ -120,7 +124,7 @@ def _rows(
         assert wrote is not None
         rows = slice(task.start, task.stop)
         return null_rows(wrote[rows], None if read is None else read[rows], writes, reads, **common)
-    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention or ov")
+    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention, ov or neighbours")
 
 
 def compute_row(

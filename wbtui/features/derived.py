@@ -98,6 +98,21 @@ def integer_known(table: FeatureTable, name: Name) -> np.ndarray:
     return known
 
 
+def near_column(table: FeatureTable, name: Name) -> np.ndarray:
+    """Cosine or number of the nearest feature; NaN or -1 where it is not known."""
+    if table.neighbours is not None:
+        return table.neighbours.column(name.text)
+    return np.full(table.n, -1, np.int32) if name.base == "nn_id" else np.full(table.n, np.nan, np.float32)
+
+
+def noise_samples(table: FeatureTable, inner: Name) -> list[np.ndarray]:
+    """Ascending values of a metric over random directions, one array a kind of null; empty where there are none."""
+    if inner.kind == "near":
+        return [] if table.neighbours is None else [values for _, values in table.neighbours.noise(inner.text)]
+    found = (sample.sorted(inner.side, inner.base) for sample in table.thresholds.used)
+    return [noise for noise in found if len(noise)]
+
+
 def rank_column(table: FeatureTable, prefix: str, inner: str) -> np.ndarray:
     """``percentile:inner``: share (0…100) of stored rows strictly below; ``null:inner``: tail (1 + b) / (N + 1)."""
     values = table.column(inner)
@@ -115,11 +130,9 @@ def rank_column(table: FeatureTable, prefix: str, inner: str) -> np.ndarray:
                 out[row] = 100.0 * np.count_nonzero(population < values[row]) / len(population)
         return out
     numbers = values[known].astype(np.float64)
-    side, _, base = inner.partition(".")
     tails = [
         (1 + len(noise) - np.searchsorted(noise, numbers, side="left")) / (len(noise) + 1)
-        for sample in table.thresholds.used
-        if len(noise := sample.sorted(side, base))
+        for noise in noise_samples(table, resolve(inner))
     ]
     if tails:
         out[known] = np.max(tails, axis=0)
@@ -150,16 +163,13 @@ def percentile_of(table: FeatureTable, name: str, row: int) -> float:
 def null_percentile(table: FeatureTable, name: str, row: int) -> tuple[float, str]:
     """See :meth:`FeatureTable.null_percentile`."""
     inner = resolve(name)
-    if inner.kind != "stored" or not inner.side:
+    if not (inner.kind == "near" and inner.base == "nn") and (inner.kind != "stored" or not inner.side):
         return float("nan"), "random directions have no such number"
     value = table.value(inner.text, row)
     if np.isnan(value):
         return float("nan"), "no value"
     worst: tuple[float, int, int] | None = None
-    for sample in table.thresholds.used:
-        noise = sample.sorted(inner.side, inner.base)
-        if not len(noise):
-            continue
+    for noise in noise_samples(table, inner):
         reached = int(len(noise) - np.searchsorted(noise, value, side="left"))
         tail = (1 + reached, len(noise) + 1)
         if worst is None or tail[0] / tail[1] > worst[0]:

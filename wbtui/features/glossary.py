@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.errors import UsageError
+from wbtui.features import neighbours
 from wbtui.features.head_shelf import parts_of
 from wbtui.features.names import STORED, Name, resolve
 from wbtui.schema import tokens_columns
@@ -17,6 +18,7 @@ LITERATURE = {
     "methods 1.2": OURS,
     "methods 1.3": OURS,
     "methods 1.3; speed d.1": OURS,
+    "methods 2.2": "after Analyze Feature Flow, arXiv 2502.03032",
     "methods 2.4": "after Query Lens, arXiv 2606.07617",
     "methods 2.5": "after Bloom & Lin 2024, logit-lens statistics",
     "methods 2.9": "after arXiv 2605.18629",
@@ -108,6 +110,8 @@ def explain(name: str) -> Entry:
         )
     if found.kind == "head":
         return _head(found.text)
+    if found.kind == "near":
+        return Entry(found.text, neighbours.meaning(found.text), "", LITERATURE["methods 2.2"])
     if found.kind in ("stored", "list"):
         column = STORED[found.text]
         return Entry(
@@ -144,6 +148,7 @@ def glossary() -> list[Entry]:
         if not name.startswith(("reads.", "against.")) or name == "reads.top_cos"
     ]
     out += [explain(name if name not in ("percentile", "null") else f"{name}:z_max") for name in DERIVED]
+    out += [explain(name) for name in neighbours.near_names()]
     return out
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wbtui.errors import UsageError
+from wbtui.features import neighbours
 from wbtui.features.head_shelf import canonical
 from wbtui.schema import side_columns, tokens_columns
 
@@ -36,7 +37,7 @@ _SIDED_STORED = {side: frozenset(c.name for c in side_columns(side)) for side in
 
 @dataclass(frozen=True)
 class Name:
-    """A name taken apart. ``kind``: stored, list, number, flag, class, row, head, rank; ``side``: empty for rows."""
+    """A name taken apart. ``kind``: stored, list, number, flag, class, row, head, near, rank; rows have no ``side``."""
 
     text: str
     kind: str
@@ -46,7 +47,9 @@ class Name:
     @property
     def numeric(self) -> bool:
         """Whether it is a number that can be compared and ranked."""
-        return self.kind in ("stored", "number", "rank", "head") or (self.kind == "row" and self.base in ROW_NUMBERS)
+        return self.kind in ("stored", "number", "rank", "head", "near") or (
+            self.kind == "row" and self.base in ROW_NUMBERS
+        )
 
     @property
     def boolean(self) -> bool:
@@ -90,6 +93,7 @@ def scalar_names() -> tuple[str, ...]:
     out += [f"{base}.{side}" for base in SIDED_FLAGS for side in (*ALL_SIDES, *BOTH_SIDES)]
     out += [*ROW_FLAGS, "density"]
     out += [name for name in STORED if name in NUMBERS]
+    out += neighbours.near_names()
     return tuple(out)
 
 
@@ -105,12 +109,15 @@ def _resolve(name: str) -> Name | None:
             inner = _resolve(name[len(prefix) + 1 :])
             if inner is None or not inner.numeric or inner.kind in ("rank", "row"):
                 return None
-            if prefix == "null" and not (inner.kind == "stored" and inner.side):
+            near = inner.kind == "near" and inner.base == "nn"
+            if prefix == "null" and not near and not (inner.kind == "stored" and inner.side):
                 return None  # random directions have no d_norm, class or evidence of their own
             return Name(f"{prefix}:{inner.text}", "rank", prefix, inner.text)
     if name.startswith("head:"):
         text = canonical(name)
         return Name(text, "head", text) if text else None
+    if neighbours.canonical(name):
+        return Name(name, "near", name.partition(".")[0])
     name = ALIASES.get(name, name)
     if name in ROW_FLAGS or name in ROW_NUMBERS:
         return Name(name, "row", name)

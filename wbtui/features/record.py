@@ -10,7 +10,7 @@ import numpy as np
 from wbtui import schema
 from wbtui.definitions import RECONSTRUCTION, to_json
 from wbtui.display import safe_token_text
-from wbtui.features import classes, heads_record
+from wbtui.features import classes, heads_record, neighbours_record
 from wbtui.features.names import NUMBERS, STORED
 from wbtui.features.words import sentence
 
@@ -56,6 +56,7 @@ def record(table: FeatureTable, row: int) -> dict[str, Any]:
     out["null"] = _null(table, row, bool(reads_absent)) if available else {}
     heads_record.add_to(out, table, row)
     out["data"] = _data(table, row)
+    neighbours_record.add_to(out, table, row)
     out["nonfinite"] = bad
     out["warnings"] = _warnings(table, row, flags, available)
     return out

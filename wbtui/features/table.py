@@ -17,6 +17,7 @@ from wbtui.features import classes, derived
 from wbtui.features.companions import Companions, Origin, origin_of
 from wbtui.features.head_shelf import HeadShelf
 from wbtui.features.names import STORED, Name, resolve, scalar_names
+from wbtui.features.neighbours import NeighbourShelf
 from wbtui.features.noise import NullSample
 from wbtui.features.source import ArrayRows, ProductRows
 from wbtui.features.thresholds import Thresholds
@@ -116,6 +117,13 @@ class FeatureTable:
         book = LabelBook(fingerprint, self.n)
         self._labels_stamp = book.stamp
         return book
+
+    @functools.cached_property
+    def neighbours(self) -> NeighbourShelf | None:
+        """The nearest features, here and in other SAEs; None without a model at hand."""
+        if self.plan is None or self.cache is None:
+            return None
+        return NeighbourShelf(self.cache, self.plan.model, self.plan.sae)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -218,6 +226,8 @@ class FeatureTable:
             return self._rows.column(known.text)
         if known.kind == "head":
             return self.heads.column(known.text) if self.heads else np.full(self.n, np.nan, dtype=np.float32)
+        if known.kind == "near":
+            return derived.near_column(self, known)
         if known.kind == "flag" and known.side in ("either", "both"):
             join = np.logical_or if known.side == "either" else np.logical_and
             parts = [self.column(f"{known.base}.{side}") for side in ("writes", "reads")]
@@ -227,8 +237,9 @@ class FeatureTable:
     def known(self, name: str) -> np.ndarray:
         """bool [n]: where :meth:`column` holds a real value."""
         name_ = resolve(name)
-        if name_.kind == "head":
-            return ~np.isnan(self.column(name_.text))  # not remembered: heads land apart from rows
+        if name_.kind in ("head", "near"):  # not remembered: these land apart from rows
+            values = self.column(name_.text)
+            return ~np.isnan(values) if values.dtype.kind == "f" else values >= 0
         if name_.kind == "flag" and name_.side in ("either", "both"):
             return self.known(f"{name_.base}.writes") & self.known(f"{name_.base}.reads")
         return self._cached("known:" + name_.text, lambda: self._known(name_))
@@ -240,6 +251,9 @@ class FeatureTable:
     def value(self, name: str, row: int) -> float:
         """One row's number, NaN where there is none (a yes-or-no is 1 or 0)."""
         name_ = resolve(name)
+        if name_.kind == "near":
+            value = self.column(name)[self._checked(row)]
+            return float("nan") if value < 0 and value.dtype.kind == "i" else float(value)
         if name_.kind == "stored":
             value = self._rows.row(name_.text, self._checked(row))
             return float(value) if self.available[row] else float("nan")

@@ -31,9 +31,11 @@ def load_planner(name: str) -> Planner:
 
 
 def products_of(request: dict[str, Any]) -> list[ProductSpec]:
-    """Every product of a request {model, sae, definition, cache, analysis, layer, checks}, each after what it needs.
+    """Every product of a request {model, sae, definition, cache, analysis, layer, other, checks}, each after what it
+    needs.
 
-    ``tokens`` (the default) is E1 with its nulls; ``attention`` is E2 and OV of one reading layer with theirs.
+    ``tokens`` (the default) is E1 with its nulls; ``attention`` is E2 and OV of one reading layer with theirs;
+    ``neighbours`` the nearest features in the SAE itself and others, with theirs.
 
     Raises:
         UsageError: unknown model, SAE or definition field.
@@ -42,8 +44,9 @@ def products_of(request: dict[str, Any]) -> list[ProductSpec]:
     from wbtui.catalog.models import find_model
     from wbtui.catalog.plan import plan_tokens
     from wbtui.catalog.plan_attention import plan_attention
+    from wbtui.catalog.plan_neighbours import plan_neighbours
     from wbtui.catalog.saes import find_sae
-    from wbtui.definitions import attention_from_json, tokens_from_json
+    from wbtui.definitions import attention_from_json, neighbours_from_json, tokens_from_json
 
     analysis = request.get("analysis", "tokens")
     checks = bool(request.get("checks", True))
@@ -54,6 +57,9 @@ def products_of(request: dict[str, Any]) -> list[ProductSpec]:
         if analysis == "attention":
             heads = attention_from_json(request["definition"])
             return plan_attention(model, sae, heads, cache, request.get("layer")).all(checks=checks)
+        if analysis == "neighbours":
+            near = neighbours_from_json(request["definition"])
+            return plan_neighbours(model, sae, near, cache, request.get("other")).all()
         return plan_tokens(model, sae, tokens_from_json(request["definition"]), cache).all(checks=checks)
     except TypeError as error:
         raise UsageError(f"definition ({error})", f"the fields of a definition of {analysis}") from None

@@ -26,7 +26,7 @@ MAX_FRAME = 1 << 20
 MAX_TEXT = 4096
 """Bytes of a frame's body, and characters of any name or path in a request."""
 _HEADER = struct.Struct(">I")
-ANALYSES = ("tokens", "attention")
+ANALYSES = ("tokens", "attention", "neighbours")
 PRIORITIES = ("screen", "near", "batch")
 FINAL_STATES = ("done", "failed", "cancelled")
 
@@ -239,6 +239,8 @@ class ComputeRequest:
     around: int | None = None
     layer: int | None = None
     """For ``attention``: the reading layer; None is the first that reads the hook's stream."""
+    other: str | None = None
+    """For ``neighbours``: an SAE to compare with, or ``all``; None is the SAE itself and those beside it."""
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> ComputeRequest:
@@ -250,6 +252,8 @@ class ComputeRequest:
             raise UsageError(f"around {request.around}", "a row from 0")
         if request.layer is not None and request.analysis != "attention":
             raise UsageError(f"layer {request.layer} for {request.analysis}", "a layer for attention only")
+        if request.other is not None and request.analysis != "neighbours":
+            raise UsageError(f"other {request.other[:64]!r} for {request.analysis}", "another SAE for neighbours only")
         return request
 
     def plan_request(self) -> dict[str, Any]:
@@ -258,7 +262,8 @@ class ComputeRequest:
 
     def wish(self) -> dict[str, Any]:
         """All that a plan is made from."""
-        return {**self.plan_request(), "analysis": self.analysis, "layer": self.layer, "checks": self.checks}
+        return {**self.plan_request(), "analysis": self.analysis, "layer": self.layer, "other": self.other,
+                "checks": self.checks}  # fmt: skip
 
 
 @dataclass(frozen=True)

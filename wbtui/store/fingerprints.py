@@ -48,6 +48,15 @@ def tensors_fingerprint(files: Mapping[Path, Sequence[str]], memo_dir: Path | No
     return digest(sorted(parts))
 
 
+def is_remembered(path: Path, memo_dir: Path) -> bool:
+    """Whether the digests of a file as it stands are remembered, so that its fingerprint costs no reading."""
+    real = Path(os.path.realpath(path))
+    try:
+        return bool(_remembered(real, _identity(real), memo_dir))
+    except WeightsError:
+        return False
+
+
 def bytes_fingerprint(path: Path | str) -> str:
     """SHA-256 of a whole small file (a tokenizer, a config), read every time.
 

@@ -77,6 +77,8 @@ def noise_of(table: FeatureTable, name: str) -> list[tuple[str, np.ndarray]]:
     """
     found = resolve(name)
     used = list(table.thresholds.used)
+    if found.kind == "near":
+        return [] if table.neighbours is None else table.neighbours.noise(found.text)
     if found.kind == "stored" and found.side:
         pairs = [(s.kind, s.sorted(found.side, found.base)) for s in used if _has(s, found.side, found.base)]
         return [(kind, values) for kind, values in pairs if len(values)]

@@ -172,6 +172,22 @@ class Desk:
         job.update({k: v for k, v in answer.items() if k != "products"})
         return dict(job)
 
+    async def compute_neighbours(
+        self, opened: Opened, other: str | None = None, priority: str = "near"
+    ) -> dict[str, Any]:
+        """Ask for the nearest features of an SAE: in itself and those beside it, or in ``other``, or in ``all``.
+
+        Raises:
+            WbtuiError: no service, or it refuses.
+        """
+        shelf = opened.table.neighbours
+        assert shelf is not None
+        place = {**self._place(opened), "definition": to_json(shelf.definition)}
+        answer = dict(await self._call("compute", **place, analysis="neighbours", other=other, priority=priority))
+        job = self.jobs.setdefault(answer["job"], {"job": answer["job"], "state": "queued", "fraction": 0.0})
+        job.update({k: v for k, v in answer.items() if k != "products"})
+        return dict(job)
+
     def ask_row(self, opened: Opened, feature: int) -> None:
         """Ask for one feature's row ahead of everything; the answer comes as a message. Earlier askings are dropped."""
         if feature in self._rows:
