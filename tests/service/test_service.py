@@ -169,6 +169,7 @@ def test_a_worker_killed_in_the_midst_of_work_is_replaced_and_nothing_is_lost(he
         job = client.compute(request)["job"]
         wait_until(here.traced)
         [worker] = client.status()["workers"]
+        client.call("watch")  # before the kill: the service may tell of the second try at once
         os.kill(worker["pid"], signal.SIGKILL)
         events = []
         for event in client.wait(job, DEADLINE):
@@ -322,7 +323,7 @@ async def test_a_service_that_was_told_to_end_is_started_again_only_by_a_wish(he
             assert (await seen[0])["event"] == "ending"
             assert (await anext(events))["event"] == "disconnected"
             assert (await anext(events))["event"] == "refused"
-            assert not daemons(here)
+            assert set(daemons(here)) <= {first}  # which may still be on its way out
             second = (await client.call("status"))["pid"]
             assert (await anext(events))["event"] == "connected"
         assert second != first

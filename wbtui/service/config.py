@@ -33,6 +33,8 @@ class ServiceConfig:
     """Seconds without work and without clients until the service ends."""
     heartbeat: float = 900.0
     """Seconds without a sign of progress until a worker counts as stuck (reading weights is silent)."""
+    pulse: float = 60.0
+    """Seconds without any sign of life (workers pulse every second) until a worker counts as halted."""
     stop_grace: float = 5.0
     """Seconds that a running shard has to stop when the service ends, before its process is killed."""
     check_every: float = 60.0

@@ -17,12 +17,14 @@ from wbtui.errors import Cancelled, WbtuiError, WorkError
 from wbtui.service.config import ServiceConfig
 from wbtui.service.executor import Broken, WorkerProcess
 from wbtui.service.scheduler import Scheduler
-from wbtui.service.work import Outcome, Unit
+from wbtui.service.work import Outcome, Running, Unit
 
 log = logging.getLogger("wbtui.service")
 
 PROGRESS_EVERY = 0.5
 """Seconds between progress events of one job; landed shards are always told."""
+LATE = 5.0
+"""Seconds between two looks after which this very process was halted: what the workers said meanwhile is unread yet."""
 
 
 class WorkerLike(Protocol):
@@ -30,9 +32,12 @@ class WorkerLike(Protocol):
 
     info: dict[str, Any]
     last_sign: float
+    last_pulse: float
 
     @property
     def alive(self) -> bool: ...
+    @property
+    def busy(self) -> bool: ...
     def start(self) -> None: ...
     def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]: ...
     def stop(self) -> None: ...
@@ -74,6 +79,9 @@ class Engine:
         self.last_work = time.monotonic()
         self._told: dict[int, float] = {}
         self._pumping = False
+        self._looked = time.monotonic()
+        self._suspects: dict[str, Running] = {}
+        """Units that a worker had nothing to say about at the last look though it has no task."""
         self.closing = False
         """Set before :meth:`close`: nothing new is begun."""
 
@@ -105,33 +113,48 @@ class Engine:
         for event in events:
             if event["event"] in ("job", "product", "retry"):
                 log.info("%s", {k: v for k, v in event.items() if k != "cache"})
-            self.on_event(event)
+            self._tell(lambda event=event: self.on_event(event))  # type: ignore[misc]
         for waiter, outcome in answers:
-            self.on_answer(waiter, outcome)
+            self._tell(lambda waiter=waiter, outcome=outcome: self.on_answer(waiter, outcome))  # type: ignore[misc]
+
+    def _tell(self, say: Callable[[], None]) -> None:
+        """Pass one thing on. What cannot be told must not keep back what comes after it: a job's end, an answer."""
+        try:
+            say()
+        except Exception:
+            log.exception("an event or answer could not be passed on")
 
     def _submit(self, name: str, unit: Unit) -> bool:
         """Hand a unit to a worker; False where the worker could not even take it (the unit has then failed)."""
-        progress = functools.partial(self._progress_elsewhere, name)
+        running = self.scheduler.workers[name]
+        progress = functools.partial(self._progress_elsewhere, name, running)
         try:
             future = self.workers[name].submit(unit.task, progress)
-        except WbtuiError as error:
+        except Exception as error:
+            if not isinstance(error, WbtuiError):
+                log.exception("worker %s takes no work", name)
+                error = WorkError(f"{type(error).__name__}: {error}", do="see `wbtui daemon logs`")
             self.scheduler.finished(name, Outcome("failed", reason="start", error=error), time.monotonic())
             return False
-        future.add_done_callback(lambda f: self.post(lambda: self._finished(name, f)))
+        future.add_done_callback(lambda f: self.post(lambda: self._finished(name, running, f)))
         return True
 
-    def _progress_elsewhere(self, name: str, share: float) -> None:
-        self.post(lambda: self._progress(name, share))
+    def _progress_elsewhere(self, name: str, running: Running | None, share: float) -> None:
+        self.post(lambda: self._progress(name, running, share))
 
-    def _progress(self, name: str, share: float) -> None:
+    def _progress(self, name: str, running: Running | None, share: float) -> None:
+        if self.scheduler.workers[name] is not running:
+            return
         job_id = self.scheduler.progress(name, share)
         now = time.monotonic()
         job = self.scheduler.jobs.get(job_id)
         if job is not None and job.live and now - self._told.get(job_id, 0.0) >= PROGRESS_EVERY:
             self._told[job_id] = now
-            self.on_event({"event": "progress", **self.scheduler.describe(job, now)})
+            self._tell(lambda: self.on_event({"event": "progress", **self.scheduler.describe(job, now)}))
 
-    def _finished(self, name: str, future: Future[Any]) -> None:
+    def _finished(self, name: str, running: Running | None, future: Future[Any]) -> None:
+        if self.scheduler.workers[name] is not running:
+            return  # given up meanwhile
         now = self.last_work = time.monotonic()
         error = future.exception()
         if error is None:
@@ -149,18 +172,36 @@ class Engine:
         self.pump()
 
     def tick(self) -> None:
-        """Look for workers that are stuck, and let weights go after a while without work. About once a second."""
+        """Look for workers that are stuck, and let weights go after a while without work. About once a second.
+
+        It also pumps: should a wake-up ever be lost, work goes on a second later.
+        """
         now = time.monotonic()
+        late, self._looked = now - self._looked > LATE, now
         for name, worker in self.workers.items():
             running = self.scheduler.workers[name]
-            silent = now - worker.last_sign
-            if running is not None and silent > self.config.heartbeat:
+            if running is None or late:
+                self._suspects.pop(name, None)
+                continue
+            silent, still = now - worker.last_sign, now - worker.last_pulse
+            if worker.busy and silent > self.config.heartbeat:
                 worker.kill("stuck", f"gave no sign of progress for {silent:.0f} s")
+            elif worker.busy and still > self.config.pulse:
+                worker.kill("stuck", f"was halted: no sign of life for {still:.0f} s")
+            elif worker.busy or self._suspects.get(name) is not running:
+                self._suspects.pop(name, None)
+                if not worker.busy:
+                    self._suspects[name] = running
+            else:  # its end was looked for twice, a second apart, and never came
+                log.error("worker %s is idle, but %s was never heard of again", name, running.unit)
+                lost = WorkError(f"the worker {name} lost its task", do="see `wbtui daemon logs`")
+                self.scheduler.finished(name, Outcome("failed", reason="killed", error=lost), now)
+        self.pump()
         if self.scheduler.idle and now - self.last_work > self.config.idle_unload:
             for name, worker in self.workers.items():
                 if worker.alive:
                     log.info("worker %s ends: no work for %.0f s", name, now - self.last_work)
-                    worker.close(self.config.stop_grace)
+                    worker.close(min(1.0, self.config.stop_grace))  # an idle worker goes at once or is halted
         live = {job.id for job in self.scheduler.jobs.values() if job.live}
         self._told = {job_id: when for job_id, when in self._told.items() if job_id in live}
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,9 +19,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import wbtui
 from wbtui.errors import Cancelled, WbtuiError, WorkError
 from wbtui.service import protocol
 from wbtui.service.start import with_package
+
+log = logging.getLogger("wbtui.service")
 
 FRAME_LIMIT = 16 << 20
 
@@ -56,7 +60,9 @@ class WorkerProcess:
         """From the child's ``ready``: pid, device, threads."""
         self.ready = threading.Event()
         self.last_sign = 0.0
-        """Monotonic time of the last thing heard from the child while it works."""
+        """Monotonic time of the last thing heard from the child about its work."""
+        self.last_pulse = 0.0
+        """Monotonic time of the last thing heard at all: the child's pulse comes every second, whatever it does."""
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
@@ -65,6 +71,8 @@ class WorkerProcess:
         self._on_progress: Callable[[float], None] | None = None
         self._blame: tuple[str, str] | None = None
         self._ending = False
+        self._lost = True
+        """No reader will hear of a task given now: the process has ended, or none was started."""
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._reader: threading.Thread | None = None
@@ -107,8 +115,9 @@ class WorkerProcess:
             theirs.close()
         self.starts += 1
         self._blame = None
+        self._lost = False
         self._sock = ours
-        self.last_sign = time.monotonic()
+        self.last_sign = self.last_pulse = time.monotonic()
         self._reader = threading.Thread(
             target=self._listen, args=(ours, self._process), name=f"worker-{self.device}", daemon=True
         )
@@ -144,12 +153,16 @@ class WorkerProcess:
             raise RuntimeError("a worker does one task at a time")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        self.start()
-        with self._lock:
-            self._number += 1
-            self._future = future
-            self._on_progress = on_progress
-            number, sock = self._number, self._sock
+        while True:
+            self.start()
+            with self._lock:
+                if self._lost:  # it died just now, idle; its reader has looked for a task already and gone
+                    continue
+                self._number += 1
+                self._future = future
+                self._on_progress = on_progress
+                number, sock = self._number, self._sock
+            break
         self.last_sign = time.monotonic()
         assert sock is not None
         # a child that has just died is noticed by the reader, which fails the future
@@ -208,7 +221,10 @@ class WorkerProcess:
         broken: WbtuiError | None = None
         try:
             while (message := protocol.receive(sock, FRAME_LIMIT)) is not None:
-                self.last_sign = time.monotonic()
+                self.last_pulse = time.monotonic()
+                if "pulse" in message:
+                    continue
+                self.last_sign = self.last_pulse
                 if "broken" in message:
                     self._ending = True
                     broken = WbtuiError.from_json(message["broken"])
@@ -216,6 +232,14 @@ class WorkerProcess:
                     self._hear(message)
         except WbtuiError:
             pass
+        except Exception as error:  # a child of other code (the package was changed under us), or a bug: never silence
+            log.exception("worker on %s: what it said is not understood", self.device)
+            broken = WorkError(
+                f"the worker on {self.device} said what this service does not understand ({type(error).__name__})",
+                f"a worker of version {wbtui.__version__}",
+                "run `wbtui daemon restart`",
+            )
+            process.kill()
         try:
             process.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -223,11 +247,13 @@ class WorkerProcess:
             process.wait()
         with contextlib.suppress(OSError):
             sock.close()
-        self._fail(broken, process.returncode)
+        self._end(broken, process.returncode)
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "ready" in message:
             self.info = dict(message["ready"])
+            if self.info.get("version") != wbtui.__version__:
+                raise ValueError(f"a worker of version {self.info.get('version')}")
             self.ready.set()
             return
         number = message.get("progress", message.get("done", message.get("stopped", message.get("failed"))))
@@ -237,13 +263,14 @@ class WorkerProcess:
             if self._on_progress is not None:
                 self._on_progress(float(message["share"]))
         elif "done" in message:
-            self._take().set_result(message["value"])
+            value = message["value"]
+            self._take().set_result(value)
         elif "stopped" in message:
             self._take().set_exception(Cancelled("stopped on request"))
         else:
-            self._ending = message["reason"] in ("memory", "device")  # the child gives all memory back by ending
-            error = WbtuiError.from_json(message["error"])
-            self._take().set_exception(Broken(message["reason"], error, message["ranges"]))
+            failure = Broken(message["reason"], WbtuiError.from_json(message["error"]), message["ranges"])
+            self._ending = failure.reason in ("memory", "device")  # the child gives all memory back by ending
+            self._take().set_exception(failure)
 
     def _take(self) -> Future[Any]:
         with self._lock:
@@ -251,8 +278,10 @@ class WorkerProcess:
         assert future is not None
         return future
 
-    def _fail(self, broken: WbtuiError | None, status: int) -> None:
+    def _end(self, broken: WbtuiError | None, status: int) -> None:
+        """The reader's last act: whoever gives a task after this starts a new process."""
         with self._lock:
+            self._lost = True
             waiting = self._future is not None
         if not waiting:
             return

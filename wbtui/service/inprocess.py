@@ -32,6 +32,7 @@ class InProcessWorker:
         self.info: dict[str, Any] = {}
         self.last_sign = 0.0
         self._thread: threading.Thread | None = None
+        self._future: Future[Any] | None = None
         self._stop = threading.Event()
 
     @property
@@ -39,12 +40,22 @@ class InProcessWorker:
         """Whether a task is under way."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task is under way."""
+        return self._future is not None and not self._future.done()
+
+    @property
+    def last_pulse(self) -> float:
+        """It lives as long as we do."""
+        return time.monotonic()
+
     def start(self) -> None:
         """Nothing to start before the first task."""
 
     def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]:
         """As :meth:`wbtui.service.executor.WorkerProcess.submit`."""
-        future: Future[Any] = Future()
+        future = self._future = Future[Any]()
         future.set_running_or_notify_cancel()
         self._stop = threading.Event()
         self._thread = threading.Thread(

@@ -359,7 +359,8 @@ class Scheduler:
         """Finish a job whose products have all ended."""
         for product_id in job.products:
             product = self.products[product_id]
-            blocked = [self.products[p] for p in product.requires if self.products[p].state == "failed"]
+            required = [self.products[p] for p in product.requires if p in self.products]
+            blocked = [p for p in required if p.state == "failed"]
             if product.live and blocked and not product.running:
                 product.state, product.error, product.pending = "failed", blocked[0].error, []
         products = [self.products[p] for p in job.products]

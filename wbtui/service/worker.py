@@ -2,7 +2,8 @@
 
 Started by :mod:`wbtui.service.executor` as ``python -m wbtui.service.worker`` with one end of a socket pair. Frames as
 on the service's socket, larger: ``{task: n, kind, …}``, ``{halt: n}`` and ``{exit: true}`` come in; ``{ready}``,
-``{progress: n, share}``, ``{done: n, value}``, ``{stopped: n}``, ``{failed: n, reason, error}`` go out. JSON and not
+``{pulse: s}`` (every second), ``{progress: n, share}``, ``{done: n, value}``, ``{stopped: n}`` and
+``{failed: n, reason, error, ranges}`` go out. JSON and not
 pickle: nothing that a worker says can make the service import torch.
 
 The work function is ``compute_shard(task, *, stop, progress)`` of the module named on the command line; the numbers,
@@ -27,10 +28,14 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+import wbtui
 from wbtui.errors import Cancelled, UsageError, WbtuiError, WorkError
 from wbtui.service import protocol
 
 FRAME_LIMIT = 16 << 20
+PULSE_EVERY = 1.0
+"""Seconds between two pulses of a worker, busy or idle: a halted process, or one that never lets the interpreter go,
+has none."""
 PROGRESS_EVERY = 0.1
 """Seconds between progress frames; the stop flag is looked at on every slice whatever this is."""
 _PR_SET_PDEATHSIG = 1
@@ -58,22 +63,30 @@ class Worker:
             os._exit(1)
 
     def listen(self) -> None:
-        """Reader thread: an end of the pipe means that the service is gone, and so are we."""
+        """Reader thread: an end of the pipe means that the service is gone, and so are we. A worker that has gone deaf
+        would look idle for ever, so whatever goes wrong here ends the process."""
+        try:
+            while (message := protocol.receive(self.sock, FRAME_LIMIT)) is not None:
+                if "halt" in message:
+                    self.stopped.add(int(message["halt"]))
+                else:
+                    self.tasks.put(None if message.get("exit") else message)
+        except WbtuiError:
+            pass
+        except Exception:
+            traceback.print_exc()
+        os._exit(1)
+
+    def beat(self) -> None:
+        """Pulse thread: the process runs and its interpreter takes turns."""
         while True:
-            try:
-                message = protocol.receive(self.sock, FRAME_LIMIT)
-            except WbtuiError:
-                message = None
-            if message is None:
-                os._exit(1)
-            if "halt" in message:
-                self.stopped.add(int(message["halt"]))
-            else:
-                self.tasks.put(None if message.get("exit") else message)
+            self.say({"pulse": round(time.monotonic(), 3)})
+            time.sleep(PULSE_EVERY)
 
     def run(self) -> int:
         """Import the work, say ready, then do tasks until told to go. Returns the exit status."""
-        threading.Thread(target=self.listen, name="listen", daemon=True).start()
+        for work in (self.listen, self.beat):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
         try:
             module = importlib.import_module(self.work)
             self.device = resolve_device(self.device)
@@ -81,7 +94,8 @@ class Worker:
             traceback.print_exc()
             self.say({"broken": as_error(error).to_json()})
             return 1
-        self.say({"ready": {"pid": os.getpid(), "device": self.device, "threads": threads()}})
+        about = {"pid": os.getpid(), "device": self.device, "threads": threads(), "version": wbtui.__version__}
+        self.say({"ready": about})
         while (message := self.tasks.get()) is not None:
             number = int(message["task"])
             fatal = self.do(module, number, message)
