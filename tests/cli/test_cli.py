@@ -196,3 +196,22 @@ def test_command_line_starts_light() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "MODEL[@SAE[#FEATURE]]" in ran.stdout
+
+
+def test_a_record_and_an_export_wait_for_no_check_and_a_summary_does(
+    wbtui: Commands, demo_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_tokens(find_model("demo"), find_sae(find_model("demo"), "L3"), DEFINITIONS["folded"], demo_cache)
+    for spec in plan.all(checks=False):
+        (tmp_path / spec.relative).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / spec.relative).symlink_to(demo_cache / spec.relative)
+    monkeypatch.setattr("wbtui.store.places.safe_product_path", lambda cache, relative: Path(cache, relative))
+    monkeypatch.setenv("WBTUI_CACHE_DIR", str(tmp_path))
+    asked: list[bool] = []
+    monkeypatch.setattr("wbtui.cli.compute.run", lambda plan, cache, *, checks, **work: asked.append(checks))
+    assert wbtui("show", "demo@L3#120", "--no-compute").code == 0
+    assert wbtui("export", "demo", "L3", "--columns", "writes.z_max").out.count("\n") > 1000
+    assert asked == []
+    assert wbtui("show", "demo@L3", "--no-compute").code == 2
+    wbtui("show", "demo@L3")
+    assert asked == [True]

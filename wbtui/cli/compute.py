@@ -183,8 +183,11 @@ def _check_device(device: str) -> None:
         )
 
 
-def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> FeatureTable:
+def table_of(address: Any, definition: str, *, compute: bool, checks: bool = True, **work: Any) -> FeatureTable:
     """The finished table of an address, computed first if something is missing and ``compute`` says so.
+
+    Args:
+        checks: whether the fresh nulls and the control must be there too (only summaries and reports read them).
 
     Raises:
         UsageError: not computed, and computing was not wanted.
@@ -193,7 +196,7 @@ def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> Fe
     from wbtui.store.products import Product
 
     plan, cache = plan_of(address, definition)
-    missing = [spec for spec in plan.all() if Product(cache, spec).state != "complete"]
+    missing = [spec for spec in plan.all(checks=checks) if Product(cache, spec).state != "complete"]
     if missing and not compute:
         raise UsageError(
             f"{plan.model.name}@{plan.sae.name}: {len(missing)} products are not computed",
@@ -201,7 +204,7 @@ def table_of(address: Any, definition: str, *, compute: bool, **work: Any) -> Fe
             f"wbtui compute {plan.model.name} {plan.sae.name}",
         )
     if missing:
-        run(plan, cache, **work)
+        run(plan, cache, checks=checks, **work)
     return FeatureTable.open(cache, plan)
 
 

@@ -57,8 +57,9 @@ def export(
     query = parse(where) if where.strip() else None
     address = address_of(what, sae=True)
     table = table_of(
-        address, definition, compute=True, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet
-    )
+        address, definition, compute=True, checks=False,
+        device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet,
+    )  # fmt: skip
     rows = np.flatnonzero(query.mask(table)) if query is not None else np.arange(table.n)
     if address.feature is not None:
         rows = rows[rows == address.feature]

@@ -43,7 +43,7 @@ def show(
         check_feature(address.model, address.sae, address.feature)
     table = table_of(
         address, definition, compute=not no_compute, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet,
-        priority="screen", around=address.feature,
+        priority="screen", around=address.feature, checks=address.feature is None,
     )  # fmt: skip
     if address.feature is None:
         from wbtui.features import summary
