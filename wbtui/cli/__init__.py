@@ -106,4 +106,16 @@ def _internal(error: Exception) -> int:
 
 def _register() -> None:
     """Import the command modules (each keeps heavy imports inside its functions)."""
-    from wbtui.cli import cache, compute, config, daemon, export, labels, listing, open, report, show  # noqa: F401
+    from wbtui.cli import (  # noqa: F401
+        cache,
+        compute,
+        config,
+        daemon,
+        export,
+        labels,
+        listing,
+        notes,
+        open,
+        report,
+        show,
+    )

@@ -193,6 +193,7 @@ def table_of(address: Any, definition: str, *, compute: bool, checks: bool = Tru
         UsageError: not computed, and computing was not wanted.
     """
     from wbtui.features.table import FeatureTable
+    from wbtui.notes.store import kept_of
     from wbtui.store.products import Product
 
     plan, cache = plan_of(address, definition)
@@ -205,7 +206,9 @@ def table_of(address: Any, definition: str, *, compute: bool, checks: bool = Tru
         )
     if missing:
         run(plan, cache, checks=checks, **work)
-    return FeatureTable.open(cache, plan)
+    table = FeatureTable.open(cache, plan)
+    table.keep(kept_of(table.origin))
+    return table
 
 
 @cli.command()

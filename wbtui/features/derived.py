@@ -9,7 +9,7 @@ import numpy as np
 
 from wbtui import schema
 from wbtui.definitions import MaskDefinition
-from wbtui.errors import StoreError
+from wbtui.errors import StoreError, UsageError
 from wbtui.features import classes
 from wbtui.features.names import DATA, STORED, Name, resolve
 
@@ -84,6 +84,44 @@ def row_known(table: FeatureTable, base: str) -> np.ndarray:
     if base == "same":
         return (table.column("writes.top_ids")[:, 0] >= 0) & (table.column("reads.top_ids")[:, 0] >= 0)
     return table.available
+
+
+def kept_column(table: FeatureTable, base: str) -> np.ndarray:
+    """What the user keeps: ``marked``, ``tagged``, ``noted`` as bool [n], ``tags``, ``note`` as texts [n].
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    kept = table.kept
+    if kept.error:
+        raise UsageError(f"{base} while notes cannot be read ({kept.error})", "notes")
+    if base == "marked":
+        return kept.marked(table.n)
+    if base in ("tagged", "noted"):
+        return (kept.with_tag if base == "tagged" else kept.with_note)(table.n, "*")
+    out = np.full(table.n, "", dtype=object)
+    for feature, text in kept.texts(base).items():
+        if feature < table.n:
+            out[feature] = text
+    return out
+
+
+def kept_known(table: FeatureTable, base: str) -> np.ndarray:
+    """Where :func:`kept_column` says something: everywhere for yes-or-nos, where there is text for texts."""
+    if base in ("tags", "note"):
+        return (table.kept.with_tag if base == "tags" else table.kept.with_note)(table.n, "*")
+    return np.ones(table.n, dtype=bool)
+
+
+def kept_places(table: FeatureTable, base: str) -> np.ndarray:
+    """The alphabetical place of each row's text, -1 without one: int64 [n], for sorting."""
+    texts = table.kept.texts(base)
+    places = {text: at for at, text in enumerate(sorted(set(texts.values()), key=str.casefold))}
+    out = np.full(table.n, -1, dtype=np.int64)
+    for feature, text in texts.items():
+        if feature < table.n:
+            out[feature] = places[text]
+    return out
 
 
 def integer_known(table: FeatureTable, name: Name) -> np.ndarray:

@@ -194,6 +194,10 @@ def _field(table: FeatureTable, name: str) -> list[_Field]:
                 found.text, "text", lambda rows: [labels[c] for c in table.column(found.text)[rows].tolist()], meaning
             )
         ]
+    if found.kind == "text":
+        return [
+            _Field(found.text, "text", lambda rows: [table.kept.text(found.base, r) for r in rows.tolist()], meaning)
+        ]
     kind = "bool" if found.boolean else "float" if table.column(found.text).dtype.kind == "f" else "int"
 
     def values(rows: np.ndarray) -> list[Any]:

@@ -68,6 +68,11 @@ DERIVED: dict[str, tuple[str, str]] = {
     ),
     "dead": ("data, imported: fired on no token of that text; on another text it may fire", "imported files"),
     "labelled": ("data, imported: somebody gave the feature a label (`label:word` filters by it)", "imported files"),
+    "marked": ("you marked it (m)", "your notes"),
+    "tagged": ("it has a tag of yours (t)", "your notes"),
+    "noted": ("it has a note of yours (a)", "your notes"),
+    "tags": ("your tags; tag:todo finds one", "your notes"),
+    "note": ("your note; note:word finds text in it", "your notes"),
     "percentile": ("share (0…100) of the SAE's stored rows that lie strictly below", M),
     "null": ("tail among random directions, (1 + b) / (N + 1) with b of N at or above; the larger over null kinds", M),
 }

@@ -25,7 +25,10 @@ NUMBERS = frozenset(name for name, column in STORED.items() if not column.width)
 
 SIDED_NUMBERS = ("evidence", "first_view", "n_words", "n_eff")
 SIDED_FLAGS = ("semantic", "coherent", "strict", "single", "diffuse", "none", "promotes", "unclear")
-ROW_FLAGS = ("same", "computed", "provisional", "nonfinite", "zero", "no_reads", "dead", "labelled")
+KEPT_FLAGS = ("marked", "tagged", "noted")
+"""What the user keeps of a feature, as yes-or-nos; ``tags`` and ``note`` are their texts."""
+ROW_FLAGS = ("same", "computed", "provisional", "nonfinite", "zero", "no_reads", "dead", "labelled", *KEPT_FLAGS)
+ROW_TEXTS = ("tags", "note")
 ROW_NUMBERS = ("id", "density")
 DATA = ("density", "dead", "labelled")
 """What comes from imported files: data, not weights."""
@@ -37,7 +40,10 @@ _SIDED_STORED = {side: frozenset(c.name for c in side_columns(side)) for side in
 
 @dataclass(frozen=True)
 class Name:
-    """A name taken apart. ``kind``: stored, list, number, flag, class, row, head, near, rank; rows have no ``side``."""
+    """A name taken apart.
+
+    ``kind``: stored, list, number, flag, class, row, head, near, rank, text; rows have no ``side``.
+    """
 
     text: str
     kind: str
@@ -91,7 +97,7 @@ def scalar_names() -> tuple[str, ...]:
     out = ["id", *(f"{side}.{CLASS}" for side in ALL_SIDES)]
     out += [f"{side}.{base}" for base in SIDED_NUMBERS for side in ALL_SIDES]
     out += [f"{base}.{side}" for base in SIDED_FLAGS for side in (*ALL_SIDES, *BOTH_SIDES)]
-    out += [*ROW_FLAGS, "density"]
+    out += [*ROW_FLAGS, "density", *ROW_TEXTS]
     out += [name for name in STORED if name in NUMBERS]
     out += neighbours.near_names()
     return tuple(out)
@@ -121,6 +127,8 @@ def _resolve(name: str) -> Name | None:
     name = ALIASES.get(name, name)
     if name in ROW_FLAGS or name in ROW_NUMBERS:
         return Name(name, "row", name)
+    if name in ROW_TEXTS:
+        return Name(name, "text", name)
     if name in STORED and "." not in name:
         return Name(name, "stored", name)
     head, dot, tail = name.partition(".")

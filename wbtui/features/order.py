@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wbtui.errors import UsageError
+from wbtui.features.derived import kept_places
 from wbtui.features.names import resolve
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _key(table: FeatureTable, name: str, descending: bool, rows: np.ndarray) -> 
         raise UsageError(
             f"sort by {name!r}, a list", "a name with one value a row", f"{resolved.side} sorts by the best word"
         )
-    values = table.column(name)[rows]
+    texts = resolved.kind == "text"
+    values = (kept_places(table, resolved.base) if texts else table.column(name))[rows]
     if values.dtype.kind == "f":
         return -values if descending else values
     known = table.known(name)[rows]

@@ -9,6 +9,7 @@
     z_max>6  reads.cos_tok>=.4  n_words=3..9  percentile:z_max>99  class=coherent  kind!=none
     semantic  coherent  promotes  same  !none  semantic.either    yes-or-nos
     #120  id:120  id:1,5,9  id:100..199
+    marked  tagged  noted  tag:todo  tag:*  note:word  note:"two words"    what the user keeps
     a b = both · a | b = either · !a = not · ( )
 
 What is not there (NaN, a row not computed, a side that is absent) never matches, negated or not.
@@ -256,6 +257,24 @@ class LabelText(Node):
         return "label:" + ("re:" if self.how == "re" else "") + quote(self.text)
 
 
+class KeptText(Node):
+    """A tag, or text in a note: ``column`` is tag or note; ``*`` is any."""
+
+    column: str
+    text: str
+    at: int = field(default=0, compare=False)
+
+    def mask(self, table: FeatureTable, negate: bool = False) -> np.ndarray:
+        kept = table.kept
+        if kept.error:
+            raise QueryError(f"{self} while notes cannot be read ({kept.error})", "notes", position=self.at)
+        find = kept.with_tag if self.column == "tag" else kept.with_note
+        return find(table.n, self.text) != negate
+
+    def __str__(self) -> str:
+        return f"{self.column}:" + ("*" if self.text == "*" else quote(self.text))
+
+
 NEGATED = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
@@ -322,6 +341,9 @@ def _near(term: Node, table: FeatureTable) -> str:
         return f"; {term.name} runs from {values.min():.4g} to {values.max():.4g}"
     if isinstance(term, LabelText) and (table.labels is None or not table.labels.labelled().any()):
         return "; no labels are imported (`wbtui labels import`)"
+    if isinstance(term, KeptText):
+        counts = table.kept.counts()
+        return f"; tags here: {', '.join(list(counts)[:6])}" if term.column == "tag" and counts else ""
     if isinstance(term, Text) and table.vocab is not None and term.how == "text":
         import difflib
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from wbtui.errors import UsageError
 from wbtui.features import patterns
 from wbtui.features.classes import CLASS_NAMES, SHOWN_NAMES
-from wbtui.features.names import is_name, nearest, resolve
+from wbtui.features.names import ROW_TEXTS, is_name, nearest, resolve
 from wbtui.features.query import (
     All,
     And,
@@ -18,6 +18,7 @@ from wbtui.features.query import (
     Compare,
     Flag,
     Ids,
+    KeptText,
     LabelText,
     Node,
     Not,
@@ -134,8 +135,10 @@ class Parser:
                 return LabelText(found.how, found.text)
             if prefix in ("id", "feature"):
                 return self._ids(rest, start + len(prefix) + 1)
+            if prefix in ("tag", "note"):
+                return self._kept(prefix, rest, start)
             if prefix not in ("percentile", "null", "head"):
-                known = [*_SIDES, "label", "re", "id", "percentile", "null", "head"]
+                known = [*_SIDES, "label", "tag", "note", "re", "id", "percentile", "null", "head"]
                 near = get_close_matches(prefix, known, 1) or nearest(prefix, 1)
                 raise QueryError(
                     f"{prefix + colon!r}",
@@ -146,7 +149,7 @@ class Parser:
                 )
         if word.startswith("#") and len(word) > 1 and word[1].isdigit():
             return self._ids(word, start)
-        if colon or is_name(word):
+        if colon or (is_name(word) and word not in ROW_TEXTS):
             name = metric(word, start)
             if name.boolean:
                 return Flag(name.text)
@@ -169,6 +172,15 @@ class Parser:
                 f"{side}: with nothing behind it", f'text, as in {side}:chemist or {side}:"two words"', position=self.at
             )
         return Text(side, "text", rest, start)
+
+    def _kept(self, column: str, rest: str, start: int) -> Node:
+        if not rest and self._peek() == '"':
+            rest = self._quoted()
+        rest = rest.removeprefix("#") if column == "tag" else rest
+        if not rest:
+            example = "tag:todo, or tag:* for any" if column == "tag" else 'note:word, note:"two words", or note:*'
+            raise QueryError(f"{column}: with nothing behind it", example, position=self.at)
+        return KeptText(column, rest, start)
 
     def _regex(self, side: str, rest: str, start: int) -> Node:
         quoted = self._quoted() if not rest and self._peek() == '"' else None
@@ -221,6 +233,8 @@ class Parser:
                 raise QueryError(f"{operator}{value}", f"{word}=yes or {word}=no", position=at, length=len(value))
             yes = _YES[value.casefold()] == (operator == "=")
             return Flag(name.text) if yes else Not(Flag(name.text))
+        if name.kind == "text":
+            raise QueryError(f"{word!r} is a text", "tag:todo or note:word", position=start, length=len(word))
         if name.kind == "list":
             raise QueryError(
                 f"{word!r} is a list", "a number", 'search it with writes:"text"', position=start, length=len(word)

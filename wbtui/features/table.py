@@ -16,7 +16,7 @@ from wbtui.errors import UsageError
 from wbtui.features import classes, derived
 from wbtui.features.companions import Companions, Origin, origin_of
 from wbtui.features.head_shelf import HeadShelf
-from wbtui.features.names import STORED, Name, resolve, scalar_names
+from wbtui.features.names import KEPT_FLAGS, STORED, Name, resolve, scalar_names
 from wbtui.features.neighbours import NeighbourShelf
 from wbtui.features.noise import NullSample
 from wbtui.features.source import ArrayRows, ProductRows
@@ -24,6 +24,7 @@ from wbtui.features.thresholds import Thresholds
 from wbtui.features.vocabulary import Vocabulary
 from wbtui.features.words import Word, kind, sentence, word_list
 from wbtui.labels.book import LabelBook
+from wbtui.notes.kept import Kept
 
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
@@ -54,6 +55,8 @@ class FeatureTable:
         """Provisional rows that were computed before the token mask was there."""
         self.thresholds = Thresholds()
         self.cache: Path | None = None
+        self.kept = Kept()
+        """The user's marks, tags and notes (see :meth:`keep`)."""
         self.checks: list[NullSample] = []
         """Fresh nulls and the sign-flip control that are there."""
         self._rows = rows
@@ -188,6 +191,10 @@ class FeatureTable:
             self.thresholds = thresholds
             self._touch(rows=False)
 
+    def keep(self, kept: Kept) -> None:
+        """Take other marks, tags and notes from now on; no number changes, and the version stays."""
+        self.kept = kept
+
     def _touch(self, *, rows: bool) -> None:
         self.version += 1
         self._cache.clear()
@@ -224,6 +231,8 @@ class FeatureTable:
         known = resolve(name)
         if known.kind in ("stored", "list"):
             return self._rows.column(known.text)
+        if known.base in KEPT_FLAGS or known.kind == "text":
+            return derived.kept_column(self, known.base)
         if known.kind == "head":
             return self.heads.column(known.text) if self.heads else np.full(self.n, np.nan, dtype=np.float32)
         if known.kind == "near":
@@ -240,6 +249,8 @@ class FeatureTable:
         if name_.kind in ("head", "near"):  # not remembered: these land apart from rows
             values = self.column(name_.text)
             return ~np.isnan(values) if values.dtype.kind == "f" else values >= 0
+        if name_.base in KEPT_FLAGS or name_.kind == "text":
+            return derived.kept_known(self, name_.base)
         if name_.kind == "flag" and name_.side in ("either", "both"):
             return self.known(f"{name_.base}.writes") & self.known(f"{name_.base}.reads")
         return self._cached("known:" + name_.text, lambda: self._known(name_))

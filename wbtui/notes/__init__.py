@@ -1,0 +1,1 @@
+"""What a user keeps of features: marks, tags, notes. Theirs, and no cache."""
