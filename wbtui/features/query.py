@@ -257,6 +257,7 @@ class LabelText(Node):
         return "label:" + ("re:" if self.how == "re" else "") + quote(self.text)
 
 
+@dataclass(frozen=True)
 class KeptText(Node):
     """A tag, or text in a note: ``column`` is tag or note; ``*`` is any."""
 
