@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.e1 import PeakMemory, paired
+from benchmarks.measure import PeakMemory, paired
 from wbtui.analysis.attention import Head, closed_forms, partners, project
 from wbtui.analysis.attention_pairs import TILE, ColumnSums, query_pass, sample, upper_quartile
 from wbtui.analysis.attention_record import Usual, feature_record, members

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
 import numpy as np
 import torch
 
+from benchmarks.measure import PeakMemory, made_up_vocabulary, paired, timed, weights
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.analysis.streaming import TILE, TileBuffer
@@ -34,85 +31,11 @@ AIM = 1.3
 GEMMA_FEATURES = 16_384
 
 
-class PeakMemory:
-    """Highest resident size of this process inside the block above that at its start, in MB; None off Linux."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak_mb: float | None = None
-        self._start = self._highest = self._resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    @staticmethod
-    def _resident() -> int:
-        try:
-            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.005):
-            self._highest = max(self._highest, self._resident())
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        if self._start:
-            self.peak_mb = (self._highest - self._start) / 1e6
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def made_up_vocabulary(n: int) -> dict[str, object]:
-    """Strings, words and flags with the mix of a real vocabulary: three spellings a word."""
-    rng = np.random.default_rng(0)
-    letters = rng.integers(ord("a"), ord("z") + 1, size=(n, 8), dtype=np.uint8)
-    lengths = rng.integers(1, 9, size=n)
-    norms = [bytes(row[:k]).decode() for row, k in zip(letters, lengths, strict=True)]
-    word = (np.arange(n) // 3 * 3).astype(np.int32)
-    return {"norms": norms, "word": word, "whole_word": rng.random(n) < 0.6}
-
-
-def weights(n: int, dim: int) -> torch.Tensor:
-    """A bf16 token matrix ``[n, dim]``, filled in blocks."""
-    out = torch.empty((n, dim), dtype=torch.bfloat16)
-    rng = torch.Generator().manual_seed(0)
-    for a in range(0, n, 8192):
-        block = out[a : a + 8192]
-        block.copy_(torch.randn(block.shape, generator=rng) * 0.05)
-    return out
-
-
 def floor_run(directions: torch.Tensor, table: TokenTable, buffer: TileBuffer) -> None:
     """The bare product: whole vocabulary per tile, into one reused buffer."""
     for a in range(0, len(directions), TILE):
         block = directions[a : a + TILE]
         torch.mm(block, table.rows.T, out=buffer.get("scores", len(block), table.n_tokens))
-
-
-def paired(run: Callable[[], object], floor: Callable[[], object], repeat: int) -> dict[str, float]:
-    """Medians of a run, of the floor before it, and of their ratio: wall time, and CPU time, which neighbours cannot
-    steal (comparable on one thread only: waiting threads spin)."""
-    pairs, cpu = [], []
-    for _ in range(repeat):
-        start = time.process_time()
-        floor_s = timed(floor)
-        middle = time.process_time()
-        pairs.append((floor_s, timed(run)))
-        cpu.append((time.process_time() - middle) / (middle - start))
-    return {
-        "cpu_ratio": statistics.median(cpu),
-        "floor_s": statistics.median(f for f, _ in pairs),
-        "run_s": statistics.median(r for _, r in pairs),
-        "ratio": statistics.median(r / f for f, r in pairs),
-    }
 
 
 def lone(run: Callable[[], object], one_pass: Callable[[], object], repeat: int) -> dict[str, float]:
