@@ -1,7 +1,8 @@
 """``make bench``: every benchmark in turn, each in its own process; all numbers go to ``benchmarks/results.json``.
 
 Figures are ratios to a floor or a peer that is measured in the same run; a shared machine moves the seconds, hardly the
-ratios. Give names (``python -m benchmarks e1 app``) to run a few.
+ratios. The run is compared with the recorded one and fails where a ratio is more than twice its record (``--keep``
+leaves the record as it is). Give names (``python -m benchmarks e1 app``) to run a few; ``million`` runs by name alone.
 """
 
 from __future__ import annotations
@@ -13,35 +14,51 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.compare import PICTURE, compare, picture
+
 BENCHMARKS = {
     "e1": ["--features", "256", "--repeat", "3"],
     "attention": ["--shrink", "2", "--repeat", "3"],
+    "peers": [],
+    "exact": ["--features", "512"],
+    "growth": [],
+    "dictionary": [],
     "features_table": [],
     "app": [],
 }
+BY_NAME = {"million": []}
+"""Long ones: never run unless named."""
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks (all by default); returns 1 if one fails."""
-    unknown = [n for n in names if n not in BENCHMARKS]
+    keep = "--keep" in names
+    names = [n for n in names if n != "--keep"]
+    known = {**BENCHMARKS, **BY_NAME}
+    unknown = [n for n in names if n not in known]
     if unknown:
-        print(f"benchmarks: unknown {unknown}; expected {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(f"benchmarks: unknown {unknown}; expected {', '.join(known)}", file=sys.stderr)
         return 2
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    recorded = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = dict(recorded)
     failed = 0
     for name in names or list(BENCHMARKS):
         print(f"== {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name], "--json", str(out)]
+            command = [sys.executable, "-m", f"benchmarks.{name}", *known[name], "--json", str(out)]
             code = subprocess.run(command, check=False).returncode
             failed += code != 0
             if out.is_file():
                 results[name] = {"measured": time.strftime("%Y-%m-%d"), "results": json.loads(out.read_text())}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {RESULTS.name}")
-    return 1 if failed else 0
+    lines, slower = compare(recorded, results)
+    print("== against the recorded run", *lines or ["nothing moved by more than a half"], sep="\n")
+    if not keep:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        PICTURE.write_text(picture(results))
+        print(f"written to {RESULTS.name} and {PICTURE.name}")
+    return 1 if failed or slower else 0
 
 
 if __name__ == "__main__":

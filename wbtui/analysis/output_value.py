@@ -19,7 +19,7 @@ from torch import Tensor
 from wbtui import schema_attention as schema
 from wbtui.analysis import nulls
 from wbtui.analysis.attention import BLOCK, RowBlocks, Rows, scaled
-from wbtui.analysis.streaming import Stop, poll
+from wbtui.analysis.streaming import Stop, padded, poll
 from wbtui.definitions import AttentionDefinition
 
 _UNIT = AttentionDefinition(scale="unit")
@@ -49,8 +49,7 @@ def ov_lengths(head: OutputValue, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     norms, copies, goods = [], [], []
     for block in d.split(BLOCK):
         x, length, good = scaled(block, _UNIT, head.centre)
-        missing = -len(x) % 8
-        x = torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
+        x = torch.nn.functional.pad(x, (0, 0, 0, padded(len(x)) - len(x)))
         v = x @ head.value
         norm = torch.linalg.vector_norm(v @ root, dim=1)
         dot = (v * (x @ out.T)).sum(1)
