@@ -22,8 +22,9 @@ from pathlib import Path
 from tests.service.conftest import DEADLINE, Place, processes, wait_until
 from wbtui.errors import WbtuiError
 from wbtui.service import planning, protocol
-from wbtui.service.client import Client, run_job, stop
+from wbtui.service.client import Client, stop
 from wbtui.service.config import ServiceConfig
+from wbtui.service.running import run_job
 from wbtui.service.work import PlannedProduct
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product

@@ -17,7 +17,8 @@ from tests.service import fake_work
 from tests.service.conftest import DEADLINE, Place, alive, check_complete, processes, socket_there, wait_until
 from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError, WeightsError
 from wbtui.service import connect, place, protocol
-from wbtui.service.client import AsyncClient, Client, restart, run_job, stop
+from wbtui.service.client import AsyncClient, Client, restart, stop
+from wbtui.service.running import run_job
 from wbtui.service.start import with_package
 from wbtui.store.products import Product
 

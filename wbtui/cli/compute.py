@@ -138,7 +138,7 @@ def run(
         ServiceError, TimedOut, Cancelled, or the job's own error.
     """
     from wbtui.definitions import to_json
-    from wbtui.service import client, local, protocol
+    from wbtui.service import local, protocol, running
     from wbtui.service.config import ServiceConfig
 
     layer = getattr(plan, "layer", None)
@@ -161,7 +161,7 @@ def run(
             return local.run_job(request, progress, timeout=timeout, config=config)
         if device:
             _check_device(device)
-        return client.run_job(request, progress, timeout=timeout, config=config)
+        return running.run_job(request, progress, timeout=timeout, config=config)
 
 
 def _check_device(device: str) -> None:

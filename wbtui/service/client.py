@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError
@@ -16,13 +15,11 @@ from wbtui.service import connect, protocol
 from wbtui.service.aio import AsyncClient
 from wbtui.service.config import ServiceConfig
 
-__all__ = ["AsyncClient", "Client", "restart", "run_job", "stop"]
+__all__ = ["AsyncClient", "Client", "restart", "stop"]
 
 CALL_WITHIN = 30.0
 """Seconds for an answer, except of ``compute`` and ``row``, which may hash or compute first."""
 MAX_EVENTS = 10_000
-RESUBMIT = 3
-"""Times that a job is asked for again after its service was killed."""
 
 Event = dict[str, Any]
 
@@ -147,29 +144,43 @@ class Client:
             if "event" in event:
                 yield event
 
+    def follow(self, jobs: Iterable[int], timeout: float | None = None) -> Iterator[Event]:
+        """Events of some jobs, beginning with how each stands, until the last of them has ended.
+
+        Raises:
+            UsageError: no such job. TimedOut. ServiceError: the service was told to end.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiting = dict.fromkeys(jobs)
+        known = {job["job"]: job for job in self.call("watch")["jobs"]} if waiting else {}
+        for job in list(waiting):
+            if job not in known:
+                raise UsageError(f"job {job}", "a job of this service that it still remembers")
+            yield {"event": "progress", **known[job]}
+            if known[job]["state"] in protocol.FINAL_STATES:
+                del waiting[job]
+                yield {"event": "job", **known[job]}
+        if not waiting:
+            return
+        for event in self.events(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
+            if event["event"] == "ending":
+                raise ServiceError(f"the service was ended ({event['why']})", do="run the command again")
+            if event.get("job") not in waiting:
+                continue
+            if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
+                del waiting[event["job"]]
+            yield event
+            if not waiting:
+                return
+
     def wait(self, job: int, timeout: float | None = None) -> Iterator[Event]:
         """Events of one job until it ends; the last is a ``job`` event with its final state.
 
         Raises:
             UsageError: no such job. TimedOut. WbtuiError: the job's own error. Cancelled: it was cancelled.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        jobs = {known["job"]: known for known in self.call("watch")["jobs"]}
-        if job not in jobs:
-            raise UsageError(f"job {job}", "a job of this service that it still remembers")
-        yield {"event": "progress", **jobs[job]}
-        if jobs[job]["state"] in protocol.FINAL_STATES:
-            yield _final({"event": "job", **jobs[job]})
-            return
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        for event in self.events(left):
-            if event["event"] == "ending":
-                raise ServiceError(f"the service was ended ({event['why']})", do="run the command again")
-            if event.get("job") == job:
-                if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
-                    yield _final(event)
-                    return
-                yield event
+        for event in self.follow([job], timeout):
+            yield _final(event) if event["event"] == "job" and event["state"] in protocol.FINAL_STATES else event
 
 
 def _final(event: Event) -> Event:
@@ -183,52 +194,6 @@ def _final(event: Event) -> Event:
 def _absolute(request: protocol.ComputeRequest) -> protocol.ComputeRequest:
     model, sae = connect.absolute(request.model), connect.absolute(request.sae)
     return dataclasses.replace(request, model=model, sae=sae, cache=connect.cache(request.cache))
-
-
-def run_job(
-    request: protocol.ComputeRequest,
-    on_event: Callable[[Event], None],
-    *,
-    timeout: float | None = None,
-    config: ServiceConfig | None = None,
-    autostart: bool = True,
-) -> dict[str, Any]:
-    """Ask for a computation and wait for its end. A service that is killed meanwhile is started again and asked for
-    what is still missing (one that was told to end is not); Ctrl-C cancels the job.
-
-    Args:
-        request: what to compute.
-        on_event: told every event of the job, and ``{event: "planned", job, products}`` first.
-        timeout: seconds for all of it.
-
-    Returns:
-        dict: the answer to ``compute``: {job, state, products}.
-
-    Raises:
-        TimedOut, Cancelled, ServiceError, or the job's own error.
-    """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    for attempt in range(RESUBMIT + 1):
-        job = None
-        try:
-            with Client.connect(autostart, config=config) as client:
-                answer = client.compute(request)
-                job = int(answer["job"])
-                on_event({"event": "planned", **answer})
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                for event in client.wait(job, left):
-                    on_event(event)
-                return answer
-        except protocol.Disconnected:
-            if attempt == RESUBMIT:
-                raise
-            on_event({"event": "disconnected"})
-        except KeyboardInterrupt:
-            if job is not None:
-                with contextlib.suppress(WbtuiError), Client.connect(False) as client:
-                    client.cancel(job)
-            raise
-    raise AssertionError("unreachable")
 
 
 def stop(timeout: float = 20.0) -> bool:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wbtui.errors import Cancelled, TimedOut, WorkError
+from wbtui.errors import Cancelled, TimedOut, WbtuiError, WorkError
 from wbtui.service import planning, protocol
-from wbtui.service.client import _absolute, _final
+from wbtui.service.client import _absolute
 from wbtui.service.config import ServiceConfig
 from wbtui.service.engine import Engine, WorkerLike
+from wbtui.service.running import outcome_of
 from wbtui.service.work import Outcome, PlannedProduct, Priority
 
 Event = dict[str, Any]
@@ -49,43 +50,68 @@ class LocalRunner:
         on_event: Callable[[Event], None],
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """As :func:`wbtui.service.client.run_job`, without a service.
+        """As :func:`wbtui.service.running.run_job`, without a service.
 
         Raises:
             TimedOut, KeyboardInterrupt (with everything stopped), or the job's own error.
         """
+        [result] = self.compute_many([request], on_event, timeout)
+        if isinstance(result, WbtuiError):
+            raise result
+        return result
+
+    def compute_many(
+        self,
+        requests: Sequence[protocol.ComputeRequest],
+        on_event: Callable[[Event], None],
+        timeout: float | None = None,
+    ) -> list[dict[str, Any] | WbtuiError]:
+        """As :func:`wbtui.service.running.run_jobs`, without a service."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        request = _absolute(request)
-        planned = planning.plan(self._planner, request.wish())
         scheduler = self.engine.scheduler
+        out: dict[int, dict[str, Any] | WbtuiError] = {}
+        jobs: dict[int, list[int]] = {}
+        try:
+            for n, request in enumerate(requests):
+                try:
+                    answer = self._ask(_absolute(request))
+                except WbtuiError as error:
+                    out[n] = error
+                    continue
+                out[n] = answer
+                jobs.setdefault(answer["job"], []).append(n)
+                on_event({"event": "planned", "request": n, **answer})
+                self.engine.pump()  # workers need not wait until everything is planned
+            while jobs:
+                self._turn(deadline)
+                events, self._events[:] = list(self._events), []
+                for event in events:
+                    if event.get("job") not in jobs:
+                        continue
+                    if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
+                        error = outcome_of(event)
+                        for n in jobs.pop(event["job"]):
+                            out[n] = error or out[n]
+                    on_event(event)
+        except BaseException:
+            for job in jobs:
+                scheduler.cancel(job, time.monotonic())
+            for name in scheduler.to_stop():
+                self.engine.workers[name].stop()
+            raise
+        return [out[n] for n in range(len(requests))]
+
+    def _ask(self, request: protocol.ComputeRequest) -> dict[str, Any]:
+        planned = planning.plan(self._planner, request.wish())
         label = f"{request.model}@{request.sae}"
-        priority = Priority.named(request.priority)
-        job = scheduler.add_job(planned, priority, _OWNER, time.monotonic(), label=label, around=request.around)
+        job = self.engine.scheduler.add_job(
+            planned, Priority.named(request.priority), _OWNER, time.monotonic(), label=label, around=request.around
+        )
         products = [
             {"analysis": p.analysis, "key": p.key, "relative": p.relative, "rows": p.rows, "complete": p.complete}
             for p in planned
         ]
-        answer = {"job": job.id, "state": job.state, "products": products}
-        on_event({"event": "planned", **answer})
-        try:
-            final: Event | None = None
-            while final is None:
-                self._turn(deadline)
-                events, self._events[:] = list(self._events), []
-                for event in events:
-                    if event.get("job") != job.id:
-                        continue
-                    if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
-                        final = event
-                    else:
-                        on_event(event)
-        except BaseException:
-            scheduler.cancel(job.id, time.monotonic())
-            for name in scheduler.to_stop():
-                self.engine.workers[name].stop()
-            raise
-        on_event(_final(final))
-        return answer
+        return {"job": job.id, "state": job.state, "products": products}
 
     def row(self, request: protocol.RowRequest, timeout: float | None = None) -> dict[str, Any]:
         """As :meth:`wbtui.service.client.Client.row`, without a service."""
@@ -141,6 +167,6 @@ def run_job(
     timeout: float | None = None,
     config: ServiceConfig | None = None,
 ) -> dict[str, Any]:
-    """One computation in this process's own worker; see :func:`wbtui.service.client.run_job`."""
+    """One computation in this process's own worker; see :func:`wbtui.service.running.run_job`."""
     with LocalRunner(config) as runner:
         return runner.compute(request, on_event, timeout)

@@ -29,7 +29,7 @@ from wbtui.service.work import (
 
 GATES = ("vocab", "mask")
 """Analyses that the others' shards read; the rest may run side by side."""
-KEEP_FINISHED = 100
+KEEP_FINISHED = 400
 RETRIED = ("memory", "device", "killed", "stuck")
 """Reasons of failure that a second try with half the tile may mend."""
 
@@ -52,6 +52,8 @@ class Scheduler:
         self._events: list[dict[str, Any]] = []
         self._answers: list[tuple[tuple[str, int], Outcome]] = []
         self._next_job = 1
+        self._served: dict[str, float] = {}
+        """Worker time spent on each client's batches, while it has any."""
 
     # What is asked --------------------------------------------------------------------------------------------------
 
@@ -73,8 +75,9 @@ class Scheduler:
                 if around is not None:
                     job.around = around
                 return job
-        live = [j.served for j in self.jobs.values() if j.live and j.priority == priority]
-        job = Job(self._next_job, owner, priority, ids, label, now, around, served=min(live, default=0.0))
+        turns = [self._turn(j) for j in self.jobs.values() if j.live and j.priority == priority]
+        job = Job(self._next_job, owner, priority, ids, label, now, around, served=min(turns, default=0.0))
+        self._served.setdefault(owner, job.served)
         self._next_job += 1
         self.jobs[job.id] = job
         gates = [p.id for p in planned if p.analysis in GATES]
@@ -219,6 +222,9 @@ class Scheduler:
         spent = now - running.since
         if unit.job in self.jobs:
             self.jobs[unit.job].served += spent
+            if self.jobs[unit.job].priority == Priority.BATCH:
+                owner = self.jobs[unit.job].owner
+                self._served[owner] = self._served.get(owner, 0.0) + spent
         if outcome.state == "done":
             self._unit_done(product, unit, spent)
         elif not product.live:
@@ -310,13 +316,17 @@ class Scheduler:
             if not row.running and row.waiters and self._complete(row.requires):
                 yield Unit("row", row.id, (0, 0), row.task)
         seen: set[str] = set()
-        for job in sorted((j for j in self.jobs.values() if j.live), key=lambda j: (j.priority, j.served, j.id)):
+        for job in sorted((j for j in self.jobs.values() if j.live), key=lambda j: (j.priority, self._turn(j), j.id)):
             for product_id in job.products:
                 product = self.products[product_id]
                 if product_id in seen or not product.live or not self._complete(product.requires):
                     continue
                 seen.add(product_id)
                 yield from self._units(product, job)
+
+    def _turn(self, job: Job) -> float:
+        """Least goes first. Batches of one client share a turn, so that the first of many SAEs is whole the sooner."""
+        return self._served[job.owner] if job.priority == Priority.BATCH else job.served
 
     def _complete(self, required: tuple[str, ...]) -> bool:
         return all(self.products[p].state == "complete" for p in required if p in self.products)
@@ -379,11 +389,14 @@ class Scheduler:
         """Let go of products that no live job wants and no worker holds, and of old finished jobs."""
         wanted = {p for j in self.jobs.values() if j.live for p in j.products}
         held = {r.unit.of for r in self.workers.values() if r is not None}
+        busy = {r.unit.job for r in self.workers.values() if r is not None}
         for product_id in [p for p in self.products if p not in wanted and p not in held]:
             del self.products[product_id]
         finished = [j.id for j in self.jobs.values() if not j.live]
         for job_id in finished[:-KEEP_FINISHED]:
             del self.jobs[job_id]
+        owners = {j.owner for j in self.jobs.values() if j.live or j.id in busy}
+        self._served = {owner: served for owner, served in self._served.items() if owner in owners}
 
     def _event(self, name: str, job: Job, **fields: Any) -> None:
         self._events.append({"event": name, "job": job.id, "label": job.label, **fields})

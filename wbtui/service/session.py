@@ -25,6 +25,8 @@ MAX_BACKLOG = 8 << 20
 """Bytes that a client may leave unread; past it, it is cut off (it can come back and read the store)."""
 MAX_REQUESTS = 256
 """Requests of one client under way at one time."""
+DETAILED = 50
+"""Live jobs, and finished ones, that ``jobs`` tells the products of."""
 ALWAYS = ("status", "stop")
 """Operations for clients of any version, so that they can end this service."""
 
@@ -168,9 +170,15 @@ class Session:
         return await self.jobs(request)
 
     async def jobs(self, request: protocol.Request) -> dict[str, Any]:
-        """``jobs``: live ones and the last finished ones."""
+        """``jobs``: live ones and the last finished ones; the products of the first live and last finished ones."""
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()
-        return {"jobs": [scheduler.describe(job, now) for job in scheduler.jobs.values()]}
+        described = [scheduler.describe(job, now) for job in scheduler.jobs.values()]
+        order = sorted(described, key=lambda job: (job["state"] in protocol.FINAL_STATES, job["state"] != "running"))
+        live = [job for job in order if job["state"] not in protocol.FINAL_STATES]
+        ended = [job for job in order if job["state"] in protocol.FINAL_STATES]
+        for job in [*live[DETAILED:], *ended[:-DETAILED]]:  # hundreds of jobs must fit a frame
+            job["products"] = []
+        return {"jobs": described}
 
     async def cancel(self, request: protocol.Request) -> dict[str, Any]:
         """``cancel`` {job} for a job of any client, or {request} for an own request that has not been answered."""
