@@ -165,3 +165,13 @@ def test_whatever_happens_the_queue_empties_and_no_shard_is_lost(seed):
     assert scheduler.idle and not scheduler.products and not scheduler.rows
     assert all(not job.live for job in jobs)
     assert len(answered) == len(set(answered)) and asked <= set(answered)
+
+
+def test_a_job_that_shares_a_product_of_another_ends_when_what_that_one_needs_fails():
+    """Found by the model: the second job does not name the mask, and nothing else would ever have ended it."""
+    scheduler = Scheduler(["w"])
+    first = scheduler.add_job([product("mask", 1), product("attention", 2)], Priority.NEAR, "a", 0.0)
+    second = scheduler.add_job([product("attention", 2)], Priority.BATCH, "a", 0.0)
+    assert name(scheduler.next("w", 0)) == "mask:0"
+    scheduler.finished("w", Outcome("failed", reason="user", error=WeightsError("no")), 1)
+    assert (first.state, second.state) == ("failed", "failed") and scheduler.idle

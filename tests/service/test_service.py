@@ -199,7 +199,7 @@ def test_a_poisoned_shard_fails_its_job_once_and_the_service_lives(here):
 
 def test_a_worker_without_a_sign_of_life_is_killed_and_its_shard_tried_again(here):
     request = here.request(products=[["tokens", 32, 32]], faults={"tokens:0": ["hang", 1]})
-    with here.client(heartbeat=0.3) as client:
+    with here.client(heartbeat=2.5) as client:
         events = list(client.wait(client.compute(request)["job"], DEADLINE))
         [retry] = [e for e in events if e["event"] == "retry"]
         assert "no sign of progress" in retry["reason"]

@@ -355,3 +355,17 @@ def test_names_beside_the_shards_are_not_shards(tmp_path):
     assert list(product.shards()) == [(0, 8)]
     assert run_all(tmp_path, spec) == [(8, 16), (16, 20)]
     assert files_below(product.path) == ["columns.safetensors", "manifest.json"]
+
+
+def test_rows_that_another_process_made_meanwhile_are_found(tmp_path):
+    spec = make_spec(rows=12, shard_rows=8)
+    product = Product(tmp_path, spec)
+    assert not product.has(0, 8)
+    other = Product(tmp_path, spec)
+    other.begin()
+    other.write_shard(0, 8, rows_of(0, 8))
+    assert product.has(0, 8) and not product.has(8, 12) and not product.has(0, 4)
+    product.shard_path(0, 8).write_bytes(b"short")
+    assert not product.has(0, 8)
+    run_all(tmp_path, spec)
+    assert product.has(0, 8) and product.has(8, 12)

@@ -160,11 +160,11 @@ def run(
         if no_daemon:
             return local.run_job(request, progress, timeout=timeout, config=config)
         if device:
-            _check_device(device)
+            check_device(device)
         return running.run_job(request, progress, timeout=timeout, config=config)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """A running service keeps its devices; asking it for another one is refused, never silently ignored."""
     from wbtui.errors import ServiceError
     from wbtui.service.client import Client
@@ -215,11 +215,19 @@ def table_of(address: Any, definition: str, *, compute: bool, checks: bool = Tru
 @click.argument("where", nargs=-1, required=True, metavar="MODEL SAE | ADDRESS")
 @click.option(
     "--analysis",
-    type=click.Choice(["tokens", "attention", "neighbours"]),
+    type=click.Choice(["tokens", "attention", "neighbours", "all"]),
     default="tokens",
     show_default=True,
     help="tokens: what features write and read; attention: how heads of the reading layer see them; neighbours: "
-    "their nearest features, here and in the SAEs before and after.",
+    "their nearest features, here and in the SAEs before and after; all of these.",
+)
+@click.option("--all-layers", is_flag=True, help="Every SAE that is known of MODEL.")
+@click.option("--release", help="Every SAE of MODEL in a release: a folder, or the name of one.")
+@click.option("--dry-run", is_flag=True, help="Only print the plan: products, arithmetic, bytes, time.")
+@click.option(
+    "--executor",
+    metavar="URL",
+    help="Compute on the workers of a dask scheduler: dask://HOST:PORT (shared cache folder).",
 )
 @click.option(
     "--layer", type=int, help="For attention: a later reading layer (default: the first that reads the hook)."
@@ -236,6 +244,10 @@ def compute(
     analysis: str,
     layer: int | None,
     other: str | None,
+    all_layers: bool,
+    release: str | None,
+    dry_run: bool,
+    executor: str | None,
     no_checks: bool,
     as_json: bool,
     definition: str,
@@ -243,18 +255,34 @@ def compute(
     no_daemon: bool,
     timeout: float | None,
     quiet: bool,
-) -> None:
-    """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice."""
+) -> int:
+    """Compute what is missing of an SAE's products; finished ones are kept and nothing is computed twice.
+
+    With --all-layers or --release, MODEL alone: its SAEs, after a plan that says what they cost.
+    """
     from wbtui.catalog.plan_attention import AttentionPlan
     from wbtui.catalog.plan_neighbours import NeighboursPlan
     from wbtui.store.products import Product
 
-    address = address_of(where, sae=True)
+    many = all_layers or release is not None
+    address = address_of(where, sae=not many)
+    if many and address.sae is not None:
+        raise UsageError(f"{address} with --all-layers or --release", "a model alone")
     plan: TokensPlan | AttentionPlan | NeighboursPlan
     if layer is not None and analysis != "attention":
         raise UsageError(f"--layer {layer} with --analysis {analysis}", "a layer with --analysis attention only")
     if other is not None and analysis != "neighbours":
         raise UsageError(f"--other {other} with --analysis {analysis}", "another SAE with --analysis neighbours only")
+    if many or dry_run or executor is not None or analysis == "all":
+        from wbtui.catalog.models import find_model
+        from wbtui.cli.fill import fill, saes_of
+
+        model = find_model(address.model)
+        return fill(
+            model, saes_of(model, address.sae, release), analysis=analysis, definition=definition, checks=not no_checks,
+            dry_run=dry_run, executor=executor, device=device, no_daemon=no_daemon, timeout=timeout, quiet=quiet,
+            as_json=as_json, layer=layer, other=other,
+        )  # fmt: skip
     if analysis == "attention":
         plan, cache = heads_plan_of(address, layer)
     elif analysis == "neighbours":
@@ -278,8 +306,9 @@ def compute(
         click.echo(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
     if as_json:
         print_json({"model": plan.model.name, "sae": plan.sae.name, "definition": definition, "products": products})
-        return
+        return 0
     new = sum(not p["was_complete"] for p in products)
     click.echo(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
     for main in mains:
         click.echo(str(cache / main.relative))
+    return 0

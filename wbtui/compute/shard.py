@@ -75,6 +75,9 @@ def compute_shard(
     if task.kind == "assemble":
         product.assemble(task.facts)
         return str(product.path)
+    if product.has(task.start, task.stop):  # another daemon or machine on the same cache was faster
+        progress(1.0)
+        return str(product.path)
     product.begin()
     if spec.analysis == "vocab":
         from wbtui.sources.vocabulary import read_vocabulary

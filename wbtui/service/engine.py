@@ -31,9 +31,11 @@ class WorkerLike(Protocol):
     """What the engine needs of a worker; :class:`WorkerProcess` in earnest."""
 
     info: dict[str, Any]
-    last_sign: float
-    last_pulse: float
 
+    @property
+    def last_sign(self) -> float: ...
+    @property
+    def last_pulse(self) -> float: ...
     @property
     def alive(self) -> bool: ...
     @property

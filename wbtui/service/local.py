@@ -89,9 +89,9 @@ class LocalRunner:
                     if event.get("job") not in jobs:
                         continue
                     if event["event"] == "job" and event["state"] in protocol.FINAL_STATES:
-                        error = outcome_of(event)
+                        why = outcome_of(event)
                         for n in jobs.pop(event["job"]):
-                            out[n] = error or out[n]
+                            out[n] = why or out[n]
                     on_event(event)
         except BaseException:
             for job in jobs:

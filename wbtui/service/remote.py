@@ -21,6 +21,7 @@ from typing import Any
 import wbtui
 from wbtui.errors import Cancelled, ServiceError, UsageError, WbtuiError, WorkError
 from wbtui.service import protocol
+from wbtui.service.engine import WorkerLike
 from wbtui.service.executor import Broken
 from wbtui.service.worker import as_error, perform, ranges_of, reason_of, resolve_device
 
@@ -202,7 +203,7 @@ class DaskWorkers:
             ) from None
         self.machines = len(self._client.scheduler_info(n_workers=-1)["workers"])
         self._executor: Executor = self._client.get_executor(pure=False)
-        self.workers = {
+        self.workers: dict[str, WorkerLike] = {
             f"{n}:dask": RemoteWorker(self._executor, module, device) for n in range(AHEAD * max(self.machines, 1))
         }
 

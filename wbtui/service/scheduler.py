@@ -84,8 +84,7 @@ class Scheduler:
         for p in planned:
             self._add_product(p, tuple(g for g in gates if p.analysis not in GATES and g != p.id))
         self._event("job", job, state=job.state)
-        for other in [j for j in self.jobs.values() if j.live]:
-            self._settle(other, now)
+        self._settle(now)
         return job
 
     def _add_product(self, p: PlannedProduct, requires: tuple[str, ...]) -> None:
@@ -233,8 +232,7 @@ class Scheduler:
             self._again(product, unit)
         else:
             self._unit_failed(product, unit, outcome)
-        for job in [j for j in self.jobs.values() if j.live and product.id in j.products]:
-            self._settle(job, now)
+        self._settle(now)
         self._forget()
 
     def _unit_done(self, product: ProductWork, unit: Unit, spent: float) -> None:
@@ -365,19 +363,26 @@ class Scheduler:
             return True
         return self.products[unit.of].live and any(j.live and unit.of in j.products for j in self.jobs.values())
 
-    def _settle(self, job: Job, now: float) -> None:
-        """Finish a job whose products have all ended."""
-        for product_id in job.products:
-            product = self.products[product_id]
-            required = [self.products[p] for p in product.requires if p in self.products]
-            blocked = [p for p in required if p.state == "failed"]
-            if product.live and blocked and not product.running:
-                product.state, product.error, product.pending = "failed", blocked[0].error, []
-        products = [self.products[p] for p in job.products]
-        if any(p.live for p in products):
-            return
-        failed = [p for p in products if p.state == "failed"]
-        self._finish(job, "failed" if failed else "done", now, failed[0].error if failed else None)
+    def _settle(self, now: float) -> None:
+        """Fail products whose requirements failed, and end the jobs whose products have all ended.
+
+        All of them: a product that failed for want of another may be in a job that does not name the other.
+        """
+        blocked = True
+        while blocked:
+            blocked = False
+            for product in self.products.values():
+                required = [self.products[p] for p in product.requires if p in self.products]
+                failed = [p for p in required if p.state == "failed"]
+                if product.live and failed and not product.running:
+                    product.state, product.error, product.pending = "failed", failed[0].error, []
+                    blocked = True
+        for job in [j for j in self.jobs.values() if j.live]:
+            products = [self.products[p] for p in job.products]
+            if any(p.live for p in products):
+                continue
+            failed = [p for p in products if p.state == "failed"]
+            self._finish(job, "failed" if failed else "done", now, failed[0].error if failed else None)
 
     def _finish(self, job: Job, state: str, now: float, error: WbtuiError | None) -> None:
         job.summary = report.summary([self.products[p] for p in job.products])

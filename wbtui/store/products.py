@@ -137,6 +137,18 @@ class Product:
             there = self._shards.named()
             return [span for span in self.ranges() if span not in there or not self._shards.trust(span)]
 
+    def has(self, start: int, stop: int) -> bool:
+        """Whether these rows are there, in a sound-looking shard or the finished columns: another process may have made
+        them since they were found missing. Such a look costs a manifest and a header.
+
+        Raises:
+            StoreError: made by a newer wbtui, or a file that cannot be opened.
+        """
+        if self._complete_now():
+            return True
+        with reported(self._shards.folder, "read it"):
+            return bool(self.spec.rows) and self._shards.is_range(start, stop) and self._shards.trust((start, stop))
+
     def hold(self) -> AbstractContextManager[None]:
         """While the context lasts, ``gc`` leaves this product alone."""
         return places.held_open(self.path)

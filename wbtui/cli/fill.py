@@ -1,0 +1,215 @@
+"""``wbtui compute`` over many SAEs: what it will cost, said first; then all of it, here or on many machines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wbtui import paths
+from wbtui.cli.cache import human
+from wbtui.cli.common import print_json, print_table
+from wbtui.errors import UsageError, WbtuiError
+
+if TYPE_CHECKING:
+    from wbtui.catalog.cost import Bill
+    from wbtui.catalog.models import ModelInfo
+    from wbtui.catalog.saes import SaeInfo
+    from wbtui.service.protocol import ComputeRequest
+
+
+def saes_of(model: ModelInfo, sae: str | None, release: str | None) -> list[SaeInfo]:
+    """The SAEs that a command means: one, those of a release, or all that are known of the model.
+
+    A release is a folder of SAEs, or the name of a folder (or of a catalogued release) that SAEs lie below.
+
+    Raises:
+        UsageError: none.
+    """
+    from wbtui.catalog.saes import find_sae, list_saes
+
+    if sae is not None:
+        return [find_sae(model, sae)]
+    known = list_saes(model)
+    if release is not None:
+        folder = Path(release).expanduser().absolute()
+        chosen = [
+            s
+            for s in known
+            if getattr(s, "release", None) == release
+            or release in Path(s.path).parts
+            or folder in Path(s.path).absolute().parents
+        ]
+        if not chosen:
+            names = sorted({Path(s.path).parent.name for s in known})
+            raise UsageError(
+                f"release {release!r} of {model.name}", "one of " + (", ".join(names) or "none known here")
+            )
+        return chosen
+    if not known:
+        raise UsageError(f"{model.name}: no SAE is known here", "at least one", f"`wbtui saes {model.name}`")
+    return known
+
+
+def requests_of(
+    model: ModelInfo, saes: Sequence[SaeInfo], analysis: str, definition: str, cache: Path, *, checks: bool, **more: Any
+) -> list[ComputeRequest]:
+    """One request for each SAE and analysis; ``all`` is every analysis that the SAE's hook has."""
+    from wbtui.catalog.plan_attention import no_reader
+    from wbtui.definitions import AttentionDefinition, NeighboursDefinition, named_definition, to_json
+    from wbtui.service.protocol import ComputeRequest
+
+    bodies = {
+        "tokens": to_json(named_definition(definition)),
+        "attention": to_json(AttentionDefinition()),
+        "neighbours": to_json(NeighboursDefinition()),
+    }
+    out = []
+    for name in bodies if analysis == "all" else (analysis,):
+        for sae in saes:
+            if analysis == "all" and name == "attention" and no_reader(model, sae):
+                continue
+            request = ComputeRequest(
+                model=model.name if model.kind != "folder" else model.path,
+                sae=sae.path if sae.name.startswith(("/", ".", "~")) else sae.name,
+                definition=bodies[name],
+                cache=str(cache.absolute()),
+                checks=checks,
+                analysis=name,
+            )
+            out.append(dataclasses.replace(request, **{k: v for k, v in more.items() if v is not None}))
+    return out
+
+
+def bill_of(model: ModelInfo, requests: Sequence[ComputeRequest], cache: Path) -> tuple[list[list[str]], Bill]:
+    """Lines of a plan, one for each request, and the sum; products that several share are counted once in it."""
+    from wbtui.catalog.cost import bill
+    from wbtui.service.planning import look, products_of
+    from wbtui.store.products import Product
+
+    rows, everything = [], []
+    for request in requests:
+        part = []
+        for spec in products_of(request.wish()):
+            found = look(cache, spec)
+            missing = sum(stop - start for start, stop in found.missing) if spec.rows else len(found.missing)
+            if not found.complete:
+                missing = max(missing, 1)  # all shards are there, and they are still to be put together
+            seconds = Product(cache, spec).manifest().get("seconds") if found.complete else None
+            part.append((spec, model, missing, seconds))
+        everything += part
+        one = bill(part)
+        state = "complete" if not one.products else f"{one.products} of {one.products + one.complete}"
+        flops = f"{one.flops / 1e9:,.1f}" if one.flops else ""
+        rows.append([request.sae, request.analysis, state, flops, human(one.bytes) if one.bytes else ""])
+    return rows, bill(everything)
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people."""
+    if seconds is None:
+        return "not known: nothing of this kind was measured here yet"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def fill(
+    model: ModelInfo,
+    saes: Sequence[SaeInfo],
+    *,
+    analysis: str,
+    definition: str,
+    checks: bool,
+    dry_run: bool,
+    executor: str | None,
+    device: str | None,
+    no_daemon: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
+    layer: int | None = None,
+    other: str | None = None,
+) -> int:
+    """Print the plan, then compute it. Returns the exit code: 1 where a part failed; the others are finished."""
+    from wbtui.cli.compute import check_device
+    from wbtui.service.config import ServiceConfig
+    from wbtui.service.local import LocalRunner
+    from wbtui.service.remote import DaskWorkers
+    from wbtui.service.running import run_jobs
+
+    cache = paths.cache_dir()
+    config = ServiceConfig.from_env(**({"devices": tuple(device.split(","))} if device else {}))
+    requests = requests_of(model, saes, analysis, definition, cache, checks=checks, layer=layer, other=other)
+    lines, total = bill_of(model, requests, cache)
+    plan = {
+        "model": model.name,
+        "products": total.products,
+        "complete": total.complete,
+        "gflop": total.flops / 1e9,
+        "bytes": total.bytes,
+        "seconds": total.seconds(len(config.devices)),
+    }
+    if not quiet and not as_json:
+        print_table(["SAE", "analysis", "missing", "GFLOP", "size"], lines, right={3, 4})
+        click.echo(
+            f"to do: {total.products} products ({total.complete} are there), {total.flops / 1e9:,.1f} GFLOP, "
+            f"{human(total.bytes)}, time on {len(config.devices)} device(s): "
+            f"{duration(total.seconds(len(config.devices)))}"
+        )
+    if dry_run:
+        if as_json:
+            print_json(plan)
+        return 0
+    said = Many(len(requests), quiet)
+    if executor is not None:
+        with DaskWorkers(executor, config.work, device or "auto") as machines:
+            said.line(f"{machines.machines} workers at {executor}")
+            with LocalRunner(config, machines.workers) as runner:
+                results = runner.compute_many(requests, said, timeout)
+    elif no_daemon:
+        with LocalRunner(config) as runner:
+            results = runner.compute_many(requests, said, timeout)
+    else:
+        if device:
+            check_device(device)
+        results = run_jobs(requests, said, timeout=timeout, config=config)
+    failed = [
+        (request, result) for request, result in zip(requests, results, strict=True) if isinstance(result, WbtuiError)
+    ]
+    for request, error in failed:
+        click.echo(f"wbtui: {model.name}@{request.sae} {request.analysis}: {error.line()}", err=True)
+    if as_json:
+        print_json({**plan, "failed": [f"{request.sae} {request.analysis}" for request, _ in failed]})
+    else:
+        click.echo(f"{model.name}: {len(requests) - len(failed)} of {len(requests)} computed; cache {cache}")
+    return 1 if failed else 0
+
+
+class Many:
+    """Progress of many jobs: one line on stderr for each that ends, and for each second try."""
+
+    def __init__(self, count: int, quiet: bool) -> None:
+        self.count = count
+        self.quiet = quiet
+        self.done = 0
+        self._labels: dict[int, str] = {}
+
+    def line(self, text: str) -> None:
+        """One line, unless quiet."""
+        if not self.quiet:
+            click.echo(f"wbtui: {text}", err=True)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """One event."""
+        if event["event"] == "retry":
+            self.line(f"second try: {event.get('reason', '')}")
+        elif event["event"] == "disconnected":
+            self.line("the service has gone; asking again")
+            self.done = 0
+        elif event["event"] == "job" and event.get("state") in ("done", "failed", "cancelled"):
+            self.done += 1
+            self.line(f"{self.done} of {self.count}: {event.get('label', '')} {event['state']}")
