@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 from textual.screen import Screen
+from textual.widget import Widget
 
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui.tui import keymap
 from wbtui.tui.draw.line import text_of
-from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.choose import ChooseScreen
 from wbtui.tui.screens.export import ExportScreen
 from wbtui.tui.screens.heads import HeadsScreen
@@ -19,13 +19,15 @@ from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.screens.start import StartScreen
+from wbtui.tui.widgets.note_editor import NoteArea
 
-SCREENS: dict[str, type[WbScreen]] = {
+SCREENS: dict[str, type[Widget]] = {
     "main": MainScreen,
     "start": StartScreen,
     "jobs": JobsScreen,
     "columns": ChooseScreen,
     "export": ExportScreen,
+    "note": NoteArea,
     "population": PopulationScreen,
     "heads": HeadsScreen,
     "reading": ReadingScreen,

@@ -306,20 +306,18 @@ class NoteStore:
         if isinstance(error, OSError):
             text = error.strerror or text
         if "locked" in text or "busy" in text:
-            return StoreError(
-                f"{self.path}: in use by another program for {self.wait:g} s", "a moment's peace", "try again"
-            )
+            return StoreError(f"notes are in use by another program for {self.wait:g} s ({self.path})", do="try again")
         if "not a database" in text or "malformed" in text or "disk image" in text or "encrypted" in text:
             return StoreError(
-                f"{self.path}: damaged ({text})",
+                f"notes are damaged: {text} ({self.path})",
                 "notes of wbtui",
                 "nothing is written to it: move it aside, then `wbtui notes import` brings an export back",
             )
         if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
             return StoreError(
-                f"{self.path}: cannot be written ({text})", "a data folder of your own", "WBTUI_DATA_DIR moves it"
+                f"notes cannot be written: {text} ({self.path})", "a data folder of your own", "WBTUI_DATA_DIR moves it"
             )
-        return StoreError(f"{self.path}: {text}", "notes that can be read and written")
+        return StoreError(f"notes: {text} ({self.path})", "notes that can be read and written")
 
 
 def joined(first: str, second: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,9 +18,10 @@ from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
+from wbtui.tui.keeper import Keeper
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
-from wbtui.tui.state import View
+from wbtui.tui.state import SortKey, View
 from wbtui.tui.theme import THEME, palette_name
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ class WbtuiApp(App[int]):
         color_system: for tests; None takes the terminal's.
         remember: whether the last view is kept for the next start.
         user_keys: keys of the user's own, by binding id.
+        resume: where to go on without an address.
+        usual: the order and columns with which a table opens, where the user has some.
     """
 
     TITLE = "wbtui"
@@ -52,6 +58,8 @@ class WbtuiApp(App[int]):
         color_system: str | None = None,
         remember: bool = True,
         user_keys: Mapping[str, Sequence[str]] | None = None,
+        resume: View | None = None,
+        usual: tuple[tuple[SortKey, ...], tuple[str, ...]] = ((), ()),
     ) -> None:
         super().__init__()
         self.set_keymap(keymap.use(user_keys or {}))
@@ -67,6 +75,11 @@ class WbtuiApp(App[int]):
             self.theme = "ansi-dark"  # the terminal's own colours, or with NO_COLOR none
         self.first_run = remember and not session_path().exists()
         self.desk = Desk(self._tell, make_client)
+        self.keeper = Keeper()
+        self.resume = resume
+        self.usual = usual
+        self.last_words = ""
+        """What the user has to know after the screen is gone."""
 
     def _tell(self, message: Message) -> None:
         """What the desk says goes to the screen on top and to the main screen under it."""
@@ -76,10 +89,22 @@ class WbtuiApp(App[int]):
 
     def on_mount(self) -> None:
         """The first screen."""
+        if self.remember:
+            self._take_signals()
         if self.address is not None and self.address.sae is not None:
-            self.push_screen(MainScreen(self.address))
+            self.push_screen(MainScreen(self.address, usual=self.usual))
+        elif self.address is None and self.resume is not None:
+            view = self.resume
+            self.push_screen(MainScreen(Address(view.model, view.sae, view.cursor), view))
         else:
             self.push_screen(StartScreen(self.address.model if self.address else None))
+
+    def _take_signals(self) -> None:
+        """A closed terminal or a polite kill is a way to leave: place, marks and a note under work are kept."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+                loop.add_signal_handler(number, self.leave, None)
 
     @property
     def main(self) -> MainScreen | None:
@@ -96,7 +121,7 @@ class WbtuiApp(App[int]):
             else:
                 main.visit(address)
         else:
-            self.push_screen(MainScreen(address, view))
+            self.push_screen(MainScreen(address, view, usual=self.usual))
 
     def show_start(self) -> None:
         """The start screen, over the main one."""
@@ -113,6 +138,8 @@ class WbtuiApp(App[int]):
     def leave(self, view: View | None) -> None:
         """Quit, remembering where one was."""
         main = self.main
+        if main is not None and main.opened is not None:
+            self.last_words = main.save_unsaved()
         view = view or (main.view if main is not None and main.opened is not None else None)
         if self.remember and view is not None:
             save_session(view)
@@ -123,7 +150,8 @@ class WbtuiApp(App[int]):
         self.leave(None)
 
     async def on_unmount(self) -> None:
-        """Say goodbye to the service."""
+        """Keep what is owed; say goodbye to the service."""
+        self.last_words = " · ".join(filter(None, (self.last_words, await self.keeper.close())))
         await self.desk.close()
 
     def on_exported(self, message: say.Exported) -> None:

@@ -152,6 +152,8 @@ MAIN: tuple[Key, ...] = (
     Key("range", ("v",), "v", "range", "start a range here; again: mark it", "mark"),
     Key("mark-all", ("asterisk",), "*", "mark_all", "mark every row that the filter lets through", "mark"),
     Key("unmark", ("u",), "u", "unmark", "unmark all", "mark"),
+    Key("tag", ("t",), "t", "tag", "tags of this feature; with a range open: tags for all of it", "mark", "tag", 8),
+    Key("note", ("a",), "a", "note", "write a note on this feature", "mark", "note", 7),
     Key(
         "export",
         ("x",),
@@ -342,7 +344,12 @@ READING: tuple[Key, ...] = (
         "read-back", ("escape", "q", "question_mark", "D", "f1"), "Esc", "back", "back", "help and glossary", "back", 0
     ),
 )
-TYPED = ("start", "columns", "export")
+NOTE: tuple[Key, ...] = (
+    Key("note-keep", ("enter",), "⏎", "keep", "keep the note", "note", "keep", 1),
+    Key("note-line", ("ctrl+j", "shift+enter"), "^j", "new_line", "a new line", "note", "new line", 2),
+    Key("note-leave", ("escape",), "Esc", "leave", "leave; asked once more if it changed", "note", "back", 0),
+)
+TYPED = ("start", "columns", "export", "note")
 """Contexts with a line of text in focus."""
 CONTEXTS: dict[str, tuple[Key, ...]] = {
     "main": MAIN,
@@ -350,6 +357,7 @@ CONTEXTS: dict[str, tuple[Key, ...]] = {
     "jobs": JOBS,
     "columns": CHOOSE,
     "export": EXPORT,
+    "note": NOTE,
     "population": POPULATION,
     "heads": HEADS,
     "reading": READING,

@@ -70,10 +70,44 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     place = checked_address(address)
     meaning = named_definition(definition) if isinstance(definition, str) else definition
     from wbtui.tui.app import WbtuiApp
+    from wbtui.tui.data import load_session
 
-    app = WbtuiApp(place, cache=cache or paths.cache_dir(), definition=meaning, user_keys=settings.keys())
+    app = WbtuiApp(
+        place,
+        cache=cache or paths.cache_dir(),
+        definition=meaning,
+        user_keys=settings.keys(),
+        resume=load_session() if place is None and settings.get("resume") else None,
+        usual=usual_view(),
+    )
     code = app.run(mouse=bool(settings.get("mouse")))
+    if app.last_words:
+        print(f"wbtui: {app.last_words}", file=sys.stderr)
+        return 1
     return app.return_code or code or 0
+
+
+def usual_view() -> tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]:
+    """The order and the columns of the settings ``sort`` and ``columns``, by their full names.
+
+    Raises:
+        UsageError: a name that is no metric.
+    """
+    from wbtui.features.names import resolve
+
+    words = ("writes", "against", "reads")
+
+    def full(name: str, setting: str) -> str:
+        try:
+            return name if name in words else resolve(name).text
+        except UsageError as error:
+            raise UsageError(f"setting {setting}: {error.found}", error.expected, error.do) from None
+
+    sort = tuple(
+        (full(name.removeprefix("-"), "sort"), name.startswith("-")) for name in map(str, settings.get("sort"))
+    )
+    columns = tuple(full(str(name), "columns") for name in settings.get("columns"))
+    return sort, ("id", *(c for c in columns if c != "id")) if columns else ()
 
 
 def make_screenshot(

@@ -61,6 +61,8 @@ class View:
     tokens: bool = False
     """Raw tokens with their ids in the card, in place of words."""
     card_top: int = 0
+    extra: tuple[str, ...] = ()
+    """Columns beside the usual ones because there is something to see in them (tags)."""
     picker: int | None = None
     """Column under the header picker, while it is open."""
 
@@ -109,6 +111,8 @@ def to_feature(view: View, rows: Rows, height: int, feature: int) -> View:
 def settle(view: View, old: Rows | None, new: Rows, height: int) -> View:
     """After the shown rows changed: the cursor keeps its feature and its line; where the feature has gone, its line."""
     position = new.position(view.cursor)
+    if not old and position >= 0 and view.top <= position < view.top + height:
+        return replace(view, top=_clip_top(view.top, new, height))  # a place that one comes back to
     old_position = -1 if old is None else old.position(view.cursor)
     line = old_position - view.top if old_position >= 0 else 0
     if position >= 0:
@@ -226,7 +230,9 @@ def shown_columns(view: View, width: int) -> tuple[str, ...]:
     if view.columns:
         return view.columns
     if width >= 100:
-        return WIDE_COLUMNS
+        return (*WIDE_COLUMNS, *view.extra)
+    if width >= 76:
+        return (*DEFAULT_COLUMNS, *view.extra)
     return DEFAULT_COLUMNS if width >= 50 else DEFAULT_COLUMNS[:-1]
 
 
@@ -311,6 +317,9 @@ def to_session(view: View) -> dict[str, Any]:
         "filter": view.filter,
         "sort": [list(key) for key in view.sort],
         "columns": list(view.columns),
+        "page": view.page,
+        "focus": view.focus,
+        "tokens": view.tokens,
     }
 
 
@@ -324,6 +333,9 @@ def from_session(data: dict[str, Any]) -> View | None:
             filter=str(data["filter"]),
             sort=tuple((str(name), bool(falling)) for name, falling in data["sort"]) or FIRST_SORT,
             columns=tuple(str(name) for name in data["columns"]),
+            page="card" if data.get("page") == "card" else "main",
+            focus="card" if data.get("focus") == "card" else "table",
+            tokens=bool(data.get("tokens")),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -15,6 +15,7 @@ from wbtui.tui.draw.bars import bar
 from wbtui.tui.draw.heads import HeadsLook, heads_block, heads_line
 from wbtui.tui.draw.line import Line, cut, rule, spread, width_of, wrap
 from wbtui.tui.draw.metrics import metrics_block
+from wbtui.tui.draw.note import mark_of, note_block, note_line
 from wbtui.tui.draw.population import Population, population_block, population_line
 from wbtui.tui.facts import (
     REASONS,
@@ -67,8 +68,8 @@ def title(table: FeatureTable, row: int, width: int, look: Look) -> Line:
         right.append(("~ provisional, unmasked" if look.unmasked else "~ provisional", "provisional"))
     if table.labels is not None and table.labels.stamp == (0, 0) and width >= 60:
         right.append(("  labels: none imported" if right else "labels: none imported", "faint"))
-    if look.marked:
-        right += [("  ●" if right else "●", "mark")]
+    if dot := mark_of(table, row, look.marked).strip():
+        right += [(f"  {dot}" if right else dot, "mark")]
     return spread(left, right, width)
 
 
@@ -235,8 +236,9 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
     )
     extra = [*labels_block(table, row, width), *facts_block(table, row, width)]
     metrics = metrics_block(table, row, width, look.populations)
+    note = note_block(table, row, width)
     heads = heads_block(table, row, width, look.heads, 8 if height >= 40 else 4)
-    room = height - len(head) - 1 - len(reads) - len(heads) - len(crowd) - len(extra) - 3
+    room = height - len(note) - len(head) - 1 - len(reads) - len(heads) - len(crowd) - len(extra) - 3
     with_metrics = room >= len(metrics) + (5 if heads else 8)
     count = max(4, min(20, room - (len(metrics) if with_metrics else 0)))
     blocks = [
@@ -248,12 +250,13 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
         extra,
     ]
     out = list(head)
+    height -= len(note)
     for block in blocks:
         if len(out) + len(block) + 1 > height:
             break
         out += block
     spare = height - 1 - len(out)
-    return [*out, *([[]] * spare), bottom] if spare >= 0 else out
+    return [*out, *([[]] * spare), *note, bottom] if spare >= 0 else [*out, *note]
 
 
 def labels_block(table: FeatureTable, row: int, width: int, lines: int = 2) -> list[Line]:
@@ -335,7 +338,10 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
     if table.labels is not None and table.labels.stamp != (0, 0):
         makers.append(lambda: labels_line(table, row, width))
         order.insert(2, len(makers) - 1)
-    out += [makers[i]() for i in order[: max(0, height - 1)]]
+    note = note_line(table, row, width)
+    out += [makers[i]() for i in order[: max(0, height - 1 - bool(note))]]
+    if note:
+        out.append(note)
     if len(out) < height:
         out.append([(fit(RECONSTRUCTION, width), "faint")])
     return out

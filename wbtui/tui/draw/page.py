@@ -11,6 +11,7 @@ from wbtui.tui.draw.card import Look, bars_of, facts_block, labels_block, reads_
 from wbtui.tui.draw.heads import heads_block
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.draw.metrics import metrics_block
+from wbtui.tui.draw.note import note_block
 from wbtui.tui.draw.population import population_block
 from wbtui.tui.facts import REASONS, reason, state_of, value_of
 
@@ -39,6 +40,8 @@ def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Li
         out += [*_beside(table, row, sides[start : start + at_once], width, look.tokens, at_once), []]
     if note := reads_note(table, row):
         out += [cut(note, width), []]
+    if kept := note_block(table, row, width, lines=40):
+        out += [*kept, []]
     if labels := labels_block(table, row, width, lines=9):
         out += [*labels, []]
     if heads := heads_block(table, row, width, look.heads, 16):

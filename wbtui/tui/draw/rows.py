@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.cells import cell_len
 
-from wbtui.display import fit
+from wbtui.display import fit, safe_token_text
 from wbtui.features.names import resolve
 from wbtui.tui.draw.line import Line
+from wbtui.tui.draw.note import mark_of
 from wbtui.tui.facts import REASONS, kind_text, listed, reason, state_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ WORD_COLUMNS = {"writes": "writes", "against": "against", "reads": "reads"}
 """Columns of words: name -> side."""
 SHORT = {
     "id": "#",
+    "tags": "tags",
     "writes.class": "kind",
     "reads.class": "kind rd",
     "writes.z_max": "z",
@@ -51,6 +53,10 @@ class Cell:
     right: bool
 
 
+TEXT_COLUMNS = {"tags": 14, "note": 24}
+"""Texts of the user's own, with their cells."""
+
+
 def layout(columns: Sequence[str], width: int, n: int) -> list[Cell]:
     """Give each column its cells; word columns share what is left, ``writes`` twice as much; a lone one takes all.
 
@@ -69,7 +75,7 @@ def layout(columns: Sequence[str], width: int, n: int) -> list[Cell]:
     cells, used = [], 0
     for c in columns:
         if c in fixed:
-            cells.append(Cell(c, head_of(c), fixed[c], c not in KIND_COLUMNS))
+            cells.append(Cell(c, head_of(c), fixed[c], c not in KIND_COLUMNS and c not in TEXT_COLUMNS))
         else:
             last = c == words[-1]
             wide = max(0, left - used if last else left * shares[c] // total)
@@ -95,6 +101,8 @@ def _fixed_width(name: str, n: int) -> int:
         return max(4, len(str(max(n - 1, 0))))
     if name in KIND_COLUMNS:
         return 7
+    if name in TEXT_COLUMNS:
+        return TEXT_COLUMNS[name]
     return max(4, min(cell_len(head_of(name)) + 1, 14))
 
 
@@ -126,11 +134,16 @@ def row_line(table: FeatureTable, row: int, cells: Sequence[Cell], *, cursor: bo
     """One feature. ``…`` is on its way, ``–`` cannot be, ``~`` and italics are provisional."""
     state = state_of(table, row)
     base = "provisional" if state == "provisional" else "text" if state == "ready" else "faint"
-    line: Line = [("▸" if cursor else " ", "strong"), ("●" if marked else " ", "mark"), (" ", "text")]
+    line: Line = [("▸" if cursor else " ", "strong"), (mark_of(table, row, marked), "mark"), (" ", "text")]
     why = reason(table, row) if state != "absent" else ""
     for at, cell in enumerate(cells):
         if cell.name == "id":
             line.append((str(row).rjust(cell.width), "strong" if cursor else "text" if state != "absent" else "dim"))
+        elif cell.name in TEXT_COLUMNS:
+            text = " ".join(table.kept.text(cell.name, row).split())
+            line.append(
+                (fit(safe_token_text(text) if text else "", cell.width), "mark" if cell.name == "tags" else "dim")
+            )
         elif state == "absent":
             line.append(("…".rjust(cell.width) if cell.right else fit("…", cell.width), "faint"))
         elif cell.name in KIND_COLUMNS:
@@ -191,6 +204,8 @@ LARGE = 200_000
 def one_value(table: FeatureTable, name: str, row: int) -> str:
     """One row's value of any metric, without making a whole column of a large table; empty where it would need one."""
     known = resolve(name)
+    if known.kind == "text":
+        return safe_token_text(" ".join(table.kept.text(known.base, row).split()) or "–")
     if known.kind == "class":
         return kind_text(table, row, known.side)
     if known.kind == "stored":

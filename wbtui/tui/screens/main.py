@@ -27,6 +27,7 @@ from wbtui.tui.draw.population import Population
 from wbtui.tui.facts import meaning_of, short_name, state_of
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_actions import MainActions
+from wbtui.tui.screens.main_keep import MainKeep
 from wbtui.tui.screens.main_states import empty_lines, first_run_lines, waiting_lines
 from wbtui.tui.screens.main_work import MainWork
 from wbtui.tui.widgets.card import Card
@@ -43,7 +44,7 @@ HELD = 0.13
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
 
 
-class MainScreen(MainActions, MainWork, WbScreen):
+class MainScreen(MainActions, MainKeep, MainWork, WbScreen):
     """Draws a :class:`wbtui.tui.state.View`; keys replace it by another."""
 
     CONTEXT = "main"
@@ -63,10 +64,16 @@ class MainScreen(MainActions, MainWork, WbScreen):
     MainScreen #intro { layer: above; dock: bottom; height: 6; margin-bottom: 2; }
     """
 
-    def __init__(self, address: Address, view: st.View | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        view: st.View | None = None,
+        usual: tuple[tuple[st.SortKey, ...], tuple[str, ...]] = ((), ()),
+    ) -> None:
         super().__init__()
         self.address = address
-        self.view = view or st.start(address.model, address.sae or "", address.feature)
+        first = st.start(address.model, address.sae or "", address.feature)
+        self.view = view or replace(first, sort=usual[0] or first.sort, columns=usual[1])
         self.rows = NO_ROWS
         self.opened: Opened | None = None
         self.history = st.History()
@@ -184,6 +191,7 @@ class MainScreen(MainActions, MainWork, WbScreen):
         if self.small:
             return
         self.view = st.resize(self.view, self.rows, self.height_rows)
+        self.place_editor()
         self.draw()
 
     # Opening --------------------------------------------------------------------------------------------------------
@@ -211,7 +219,9 @@ class MainScreen(MainActions, MainWork, WbScreen):
         self.unmasked = set()
         self.heads_seen = False
         self.view = replace(message.view, model=opened.model.name, sae=opened.sae.name)
+        self.taken(opened.table.kept)
         self.place()
+        self.draw_keys()
         self.rearrange()
         self.call_after_refresh(self._after_first_picture)
 
@@ -269,6 +279,8 @@ class MainScreen(MainActions, MainWork, WbScreen):
         self.follow_top = self.follow_top and view.cursor == old.cursor
         if not keep_notice:
             self.notice = ("", "dim")
+        if view.marks is not old.marks:
+            self.marks_changed(old.marks, view.marks)
         if view.page != old.page:
             self.place()
             self.draw_keys()

@@ -12,7 +12,7 @@ from wbtui.errors import UsageError
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.clipboard import copy_text
-from wbtui.tui.draw.line import cut
+from wbtui.tui.draw.line import Line, cut
 from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
@@ -109,20 +109,21 @@ class MainActions:
 
     def action_filter(self) -> None:
         """Open the filter bar."""
-        self._open_bar("filter", " / ", self.me.view.filter)
+        self.open_bar("filter", " / ", self.me.view.filter)
 
     def action_jump(self) -> None:
         """Open the jump bar."""
-        self._open_bar("jump", " : ", "")
+        self.open_bar("jump", " : ", "")
 
-    def _open_bar(self, kind: str, prompt: str, text: str) -> None:
+    def open_bar(self, kind: str, prompt: str, text: str) -> None:
+        """The line under the head takes text."""
         me = self.me
-        if me.view.page != "main":
+        if me.view.page != "main" and kind != "tag":
             me.set_view(replace(me.view, page="main", focus="table", card_top=0))
         me.typing = kind
         me.add_class("-typing")
         me.query_one("#prompt", Lines).set_lines([[(prompt, "strong")]])
-        me.query_one("#answer", Lines).set_lines([cut([], 28)])
+        self.answer(cut([], 28))
         entry = me.query_one("#entry", Input)
         with entry.prevent(Input.Changed):
             entry.value = text
@@ -130,12 +131,19 @@ class MainActions:
             "semantic  z_max>6  island  kind!=none …"
             if kind == "filter"
             else "120, L4, L4#12, or an address (demo@L3#120)"
+            if kind == "jump"
+            else "todo people …"
         )
         entry.cursor_position = len(text)
         entry.focus()
         me.draw_frame()
 
-    def _close_bar(self) -> None:
+    def answer(self, line: Line) -> None:
+        """What stands at the end of the bar."""
+        self.me.query_one("#answer", Lines).set_lines([line])
+
+    def close_bar(self) -> None:
+        """The bar away."""
         me = self.me
         me.typing = ""
         me.remove_class("-typing")
@@ -157,14 +165,19 @@ class MainActions:
         me = self.me
         if me.typing == "filter":
             if not (me.arranged and me.arranged.error and me.arranged.filter == me.view.filter):
-                self._close_bar()
+                self.close_bar()
+        elif me.typing == "tag":
+            try:
+                me.submit_tags(event.value)
+            except UsageError as error:
+                self.notify_line(error.line(), "error")
         elif me.typing == "jump":
             try:
                 self.go(event.value.strip())
             except UsageError as error:
                 self.notify_line(error.line(), "error")
                 return
-            self._close_bar()
+            self.close_bar()
 
     def go(self, text: str) -> None:
         """Go to a feature number, an SAE of this model, or any address.
@@ -328,7 +341,7 @@ class MainActions:
         """Tab."""
         me = self.me
         if me.typing:
-            self._close_bar()
+            self.close_bar()
         elif me.view.page == "main":
             me.set_view(st.toggle_focus(me.view))
 
@@ -354,7 +367,7 @@ class MainActions:
         me = self.me
         if me.typing:
             kind = me.typing
-            self._close_bar()
+            self.close_bar()
             if kind == "filter":
                 me.set_view(st.set_filter(me.view, ""))
             else:

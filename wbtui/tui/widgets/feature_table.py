@@ -71,7 +71,7 @@ class FeatureTableView(Widget, can_focus=False):
             id(table), table.version if table is not None else 0, id(rows), view.top, columns, view.sort, view.picker,
             self.size, len(rows), view.anchor is not None, view.focus, tuple(map(tuple, self._empty)),
         )  # fmt: skip
-        content = (key[0], key[1], columns, self.size)
+        content = (key[0], key[1], columns, self.size, table.kept.serial if table is not None else 0)
         if self._drawn[:1] != (content,):
             self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
             self._cache.clear()
