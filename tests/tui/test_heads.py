@@ -226,7 +226,7 @@ async def test_open_heads_move_to_the_partner_and_back(paired: Place) -> None:
         assert page.spot.head == 0
         await pilot.press("right", "tab")
         assert (page.spot.head, page.spot.side) == (1, "query")
-        await pilot.press("tab", "enter")
+        await pilot.press("tab", "j", "enter")
         assert main.view.cursor == 77
         assert (page.spot.head, page.spot.side) == (1, "query")
         assert "KEYS THAT #77 LOOKS FOR in L2.H1" in screen_text(app)

@@ -415,7 +415,7 @@ async def test_export_to_a_folder_that_cannot_be_written_says_why(
     ready: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
-    monkeypatch.setattr("wbtui.tui.screens.population.Path.cwd", classmethod(lambda cls: gone))
+    monkeypatch.setattr("wbtui.tui.screens.page.Path.cwd", classmethod(lambda cls: gone))
     app = ready.app(ready.address())
     async with app.run_test(size=(120, 40)) as pilot:
         await settled(pilot)

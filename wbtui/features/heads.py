@@ -8,120 +8,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wbtui.definitions import AttentionDefinition
 from wbtui.errors import UsageError
-from wbtui.schema_attention import HEAD_SIDES, STREAM_MEAN, attention_columns, is_estimate, ov_columns
+from wbtui.features.head_parts import (
+    OTHER,
+    PEAK,
+    PERCENT,
+    STATISTIC_WORDS,
+    STATISTICS,
+    Arrays,
+    HeadNull,
+    Part,
+    Row,
+    Share,
+    largest,
+    percentiles,
+    strongest,
+)
+from wbtui.features.head_shares import HeadShares
+from wbtui.schema_attention import (
+    HEAD_SIDES,
+    STABILITY,
+    STABILITY_OFFSETS,
+    STREAM_MEAN,
+    attention_columns,
+    is_estimate,
+    ov_columns,
+)
 from wbtui.store.products import Product
 
 if TYPE_CHECKING:
     from wbtui.catalog.plan_attention import AttentionPlan
     from wbtui.store.keys import ProductSpec
 
-PEAK = "max"
-STATISTICS = (PEAK, "rms", "p75", "mean_abs", "max_cos", "cos_rms", "gain")
-"""Statistics with a ratio, on both sides: none of them is negative for noise."""
-STATISTIC_WORDS = {
-    "max": "peak", "rms": "rms", "p75": "upper quartile", "mean_abs": "mean |score|", "max_cos": "cosine at the peak",
-    "cos_rms": "rms cosine", "gain": "gain",
-}  # fmt: skip
-PERCENT = 99.0
-OTHER = {"query": "key", "key": "query"}
+__all__ = [
+    "OTHER", "PEAK", "PERCENT", "STATISTICS", "STATISTIC_WORDS", "HeadNull", "HeadTable", "Part", "Row", "Share",
+    "largest", "strongest",
+]  # fmt: skip
 
 
-class Arrays(Protocol):
-    """Columns by name: a mapping of arrays, or a file's."""
-
-    def __getitem__(self, name: str, /) -> np.ndarray: ...
-    def __contains__(self, name: object, /) -> bool: ...
-
-
-@dataclass(frozen=True, eq=False)
-class HeadNull:
-    """Random directions through the heads of a layer; ``columns``: name -> [n_heads, N]."""
-
-    kind: str
-    seed: int
-    columns: Arrays
-
-    @property
-    def n(self) -> int:
-        """Directions."""
-        return int(
-            self.columns["query.rms"].shape[1] if "query.rms" in self.columns else self.columns["ov.norm"].shape[1]
-        )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One feature in one head on one side."""
-
-    head: int
-    side: str
-    ratio: float
-    value: float
-    partner: int
-    """The feature of the peak, -1 where there is none."""
-
-    @property
-    def beyond(self) -> bool:
-        """Whether it stands beyond the line of the noise."""
-        return self.ratio > 1
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many stand beyond a line, and how much noise does by the same line."""
-
-    count: int
-    n: int
-    null: float
-    """The largest share over the nulls that judge; NaN without one."""
-    fresh: bool
-    """Whether those nulls are others than the ones that set the line."""
-    bar: float = 1.0
-
-    @property
-    def share(self) -> float:
-        """Share beyond; NaN of nothing."""
-        return self.count / self.n if self.n else math.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One feature in every head of the layer: arrays [n_heads] by side. A head that is not there yet is NaN."""
-
-    statistic: str
-    ratio: dict[str, np.ndarray]
-    value: dict[str, np.ndarray]
-    partner: dict[str, np.ndarray]
-    any_ratio: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def best(self) -> np.ndarray:
-        """The larger side's ratio [n_heads]."""
-        return np.asarray(np.fmax(self.ratio["query"], self.ratio["key"]))
-
-    def part(self, side: str, head: int) -> Part:
-        """One head's part."""
-        return Part(
-            head, side, float(self.ratio[side][head]), float(self.value[side][head]), int(self.partner[side][head])
-        )
-
-    def strongest(self, k: int, side: str | None = None) -> list[Part]:
-        """The ``k`` largest ratios, of one side or of both; ties: query first, then the smaller head."""
-        sides = HEAD_SIDES if side is None else (side,)
-        stacked = np.concatenate([self.ratio[s] for s in sides])
-        heads = len(self.ratio["query"])
-        return [self.part(sides[i // heads], i % heads) for i in largest(stacked, k).tolist()]
-
-
-class HeadTable:
+class HeadTable(HeadShares):
     """The heads of one layer over one SAE. Arrays that are returned are the table's: read them.
 
     Attributes:
@@ -284,7 +215,7 @@ class HeadTable:
         return self._cached(("bars", name), lambda: self._bars(name, self._ov_nulls if ready else []))
 
     def _bars(self, name: str, nulls: Sequence[HeadNull]) -> np.ndarray:
-        found = [_percentiles(np.asarray(null.columns[name], np.float64)) for null in nulls if name in null.columns]
+        found = [percentiles(np.asarray(null.columns[name], np.float64)) for null in nulls if name in null.columns]
         bars = np.max(found, axis=0) if found else np.full(self.n_heads, np.nan)
         return np.where(bars > 0, bars, np.nan)
 
@@ -332,58 +263,6 @@ class HeadTable:
         here = values[row]
         return float((known < here).sum() / len(known) * 100) if np.isfinite(here) else math.nan
 
-    # -- populations -----------------------------------------------------------------------------------------------
-
-    @property
-    def judges(self) -> tuple[Sequence[HeadNull], bool]:
-        """The nulls that tell how much noise lies beyond a line: fresh ones if there are, and whether they are."""
-        fresh = [null for null in self.checks if null.kind != "sign_flip"]
-        return (fresh, True) if fresh else (self.nulls, False)
-
-    def pairs(self, side: str, statistic: str | None = None, head: int | None = None) -> Share:
-        """(feature, head) pairs beyond the line, of all heads or of one, with the noise's own share."""
-        which = slice(None) if head is None else slice(head, head + 1)
-
-        def beyond(ratios: np.ndarray) -> tuple[int, int]:
-            known = ratios[which][np.isfinite(ratios[which])]
-            return int((known > 1).sum()), int(known.size)
-
-        def make() -> Share:
-            nulls, fresh = self.judges
-            noise = [beyond(self.ratios(side, statistic, null)) for null in nulls]
-            shares = [count / n for count, n in noise if n]
-            return Share(*beyond(self.ratios(side, statistic)), max(shares) if shares else math.nan, fresh)
-
-        return self._cached(("pairs", side, self._chosen(statistic), head), make)
-
-    def any_head(self, side: str, statistic: str | None = None) -> Share:
-        """Features that take part in some head: their largest ratio over heads is above the null's own 99th percentile
-        of the largest ratio over heads, for with many heads noise passes one of them often (methods 1.3)."""
-
-        def make() -> Share:
-            bar = self.any_bar(side, statistic)
-            own = strongest(self.ratios(side, statistic))
-            known = own[np.isfinite(own)]
-            nulls, fresh = self.judges
-            shares = []
-            for null in nulls:
-                top = strongest(self.ratios(side, statistic, null))
-                top = top[np.isfinite(top)]
-                if len(top):
-                    shares.append(float((top > bar).mean()))
-            return Share(int((known > bar).sum()), len(known), max(shares) if shares else math.nan, fresh, bar)
-
-        return self._cached(("any", side, self._chosen(statistic)), make)
-
-    def any_bar(self, side: str, statistic: str | None = None) -> float:
-        """99th percentile over directions of the largest ratio over heads, the larger over null kinds."""
-
-        def make() -> float:
-            found = [float(_percentiles(strongest(self.ratios(side, statistic, null))[None])[0]) for null in self.nulls]
-            return max(found) if found and self._bars_ready else math.nan
-
-        return self._cached(("any bar", side, self._chosen(statistic)), make)
-
     def top(self, head: int, side: str, k: int, statistic: str | None = None) -> list[tuple[int, Part]]:
         """The features that a head reads most on a side: (feature, its part), strongest first, ties by number."""
         chosen = self._chosen(statistic)
@@ -420,6 +299,14 @@ class HeadTable:
             return np.full(self.n_heads, np.nan)
         return np.asarray(self._columns[name], np.float64) / self.bars(side, chosen)
 
+    def stability(self, head: int) -> dict[int, float]:
+        """How much of a head's scores an offset leaves: offset -> cosine of all pairs' scores with those at 0; empty
+        with learned positions, and where the product does not say."""
+        if self._columns is None or STABILITY not in self._columns:
+            return {}
+        values = np.asarray(self._columns[STABILITY])[head].tolist()
+        return {o: v for o, v in zip(STABILITY_OFFSETS, values, strict=True) if math.isfinite(v)}
+
     def _chosen(self, statistic: str | None) -> str:
         return self.statistic if statistic is None else statistic
 
@@ -428,31 +315,3 @@ class HeadTable:
         if key not in cache:
             cache[key] = make()
         return cache[key]
-
-
-def largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the ``k`` largest finite values, largest first, ties by position."""
-    known = np.flatnonzero(np.isfinite(values))
-    if k <= 0 or not len(known):
-        return known[:0]
-    if len(known) > k:
-        own = values[known]
-        least = np.partition(own, len(own) - k)[len(own) - k]
-        known = known[own >= least]
-    return known[np.argsort(-values[known], kind="stable")][:k]
-
-
-def strongest(ratios: np.ndarray) -> np.ndarray:
-    """The largest ratio over heads [n]; NaN where every head's is."""
-    known = np.isfinite(ratios)
-    out = np.where(known, ratios, -np.inf).max(0) if len(ratios) else np.full(ratios.shape[1:], np.nan)
-    out[~known.any(0)] = np.nan
-    return np.asarray(out)
-
-
-def _percentiles(values: np.ndarray) -> np.ndarray:
-    """The 99th percentile of each row's finite values [rows]; NaN of none."""
-    if bool(np.isfinite(values).all()) and values.size:
-        return np.asarray(np.percentile(values, PERCENT, axis=1))
-    rows = [row[np.isfinite(row)] for row in values]
-    return np.array([np.percentile(row, PERCENT) if len(row) else np.nan for row in rows])

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wbtui.errors import StoreError
 from wbtui.features.export import guard, provenance
 from wbtui.features.glossary import explain
-from wbtui.store.keys import slug
 from wbtui.tui.crowd import NOISE, Crowd, Standing
+from wbtui.tui.drawn_export import lines_csv, stem_of, write_together
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
 
-ENDINGS = (".csv", ".statistics.csv", ".svg", ".meta.json")
-
 
 def bins_csv(crowd: Crowd) -> str:
     """``low,high,GROUP…``: counts per bin; the outermost bins, open, have no ``low`` and no ``high``."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["low", "high", *crowd.drawn])
-    for i in range(crowd.bins.n):
-        low = crowd.bins.text(i) if i else "0" if crowd.bins.log else ""
-        high = crowd.bins.text(i + 1) if i < crowd.bins.n - 1 else ""
-        writer.writerow([low, high, *(int(crowd.counts[g][i]) for g in crowd.drawn)])
-    return out.getvalue()
+    bins = crowd.bins
+    rows = []
+    for i in range(bins.n):
+        low = bins.text(i) if i else "0" if bins.log else ""
+        high = bins.text(i + 1) if i < bins.n - 1 else ""
+        rows.append([low, high, *(int(crowd.counts[g][i]) for g in crowd.drawn)])
+    return lines_csv(["low", "high", *crowd.drawn], rows)
 
 
 def statistics_csv(crowd: Crowd, line: Standing, mark: tuple[str, float]) -> str:
     """``statistic,group,against,value``: one number a line; empty where there is none."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["statistic", "group", "against", "value"])
+    rows: list[list[str]] = []
 
     def row(statistic: str, group: str, against: str, value: float | int) -> None:
         shown = "" if isinstance(value, float) and not math.isfinite(value) else repr(value)
-        writer.writerow([statistic, guard(group), guard(against), shown])
+        rows.append([statistic, guard(group), guard(against), shown])
 
     row("threshold", "", "", float(line.value))
     row("false_discovery", "all", NOISE, float(line.fdr))
@@ -59,7 +48,7 @@ def statistics_csv(crowd: Crowd, line: Standing, mark: tuple[str, float]) -> str
                 effect.a, effect.b, float(getattr(effect, name)))  # fmt: skip
     row("value", mark[0], "", float(mark[1]))
     row("share_below", mark[0], "all", crowd.percentile(mark[1]) if math.isfinite(mark[1]) else math.nan)
-    return out.getvalue()
+    return lines_csv(["statistic", "group", "against", "value"], rows)
 
 
 def meta(table: FeatureTable, crowd: Crowd, line: Standing) -> dict[str, Any]:
@@ -89,21 +78,6 @@ def write(
     Raises:
         StoreError: the folder cannot be written.
     """
-    parts = (str(table.origin.model.get("name", "model")), str(table.origin.sae.get("name", "sae")))
-    stem = "-".join(slug(part, "")[:-1] for part in parts) + f"-population-{crowd.name.replace(':', '-')}"
-    texts = (bins_csv(crowd), statistics_csv(crowd, line, mark), svg, json.dumps(meta(table, crowd, line), indent=1))
-    for name in itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2))):
-        paths = [folder / (name + ending) for ending in ENDINGS]
-        if not any(path.exists() for path in paths):
-            break
-    try:
-        for path, text in zip(paths, texts, strict=True):
-            new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                new.write_text(text, encoding="utf-8")
-                os.replace(new, path)
-            finally:
-                new.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}", "a folder that can be written") from None
-    return paths
+    texts = {".csv": bins_csv(crowd), ".statistics.csv": statistics_csv(crowd, line, mark), ".svg": svg}
+    stem = stem_of(table, f"population-{crowd.name.replace(':', '-')}")
+    return write_together(folder, stem, texts, meta(table, crowd, line))

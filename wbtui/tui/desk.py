@@ -188,6 +188,11 @@ class Desk:
         job.update({k: v for k, v in answer.items() if k != "products"})
         return dict(job)
 
+    @property
+    def asking(self) -> bool:
+        """Whether a lone row or page is being waited for."""
+        return bool(self._rows or self._pages)
+
     def ask_row(self, opened: Opened, feature: int) -> None:
         """Ask for one feature's row ahead of everything; the answer comes as a message. Earlier askings are dropped."""
         if feature in self._rows:

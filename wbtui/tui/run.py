@@ -176,7 +176,7 @@ async def settle(app: WbtuiApp, pilot: Pilot[Any], wait: bool = True) -> None:
         if main is None or main.opened is None:
             if not list(app.workers):
                 return
-        elif main.settled and (not wait or not main.opened.missing):
+        elif main.settled and (not wait or not (main.opened.missing or app.desk.asking)):
             return
         elif wait and main.opened is not None and main.opened.missing and app.desk.state in ("down", "other version"):
             raise WbtuiError(f"the numbers are not computed, and the service is {app.desk.state}", "", app.desk.line)

@@ -204,6 +204,11 @@ class Spot:
     """Place in the list of partners, or of features on a head's own page."""
     page: str = "grid"
     """``grid`` or ``head``."""
+    active: str = "grid"
+    """What Enter is about: the cell of the ``grid``, the line of the ``list``, or one of the ``links`` of what the head
+    writes. On a head's own page the list."""
+    link: int = 0
+    """Place among the links."""
     statistic: str | None = None
 
 
@@ -229,6 +234,7 @@ def moved(spot: Spot, tables: Sequence[HeadTable], shape: Geometry, dx: int, dy:
         return spot
     at = layers.index(spot.layer)
     heads = tables[at].n_heads
+    spot = replace(spot, active="grid")
     if dx:
         return replace(spot, head=min(max(spot.head + dx, 0), heads - 1), pick=0)
     head = spot.head + dy * shape.per_line

@@ -9,9 +9,12 @@ import numpy as np
 from rich.cells import cell_len
 
 from wbtui.display import fit
-from wbtui.features.heads import STATISTIC_WORDS, STATISTICS, HeadTable, Part, Share, largest
+from wbtui.features.heads import HeadTable, Part, Share, largest
 from wbtui.tui.draw.heads import ARROWS, Spot, feature_words, ratio_text, shade, words_role
+from wbtui.tui.draw.heads_numbers import value_text
+from wbtui.tui.draw.heads_writes import stability_line
 from wbtui.tui.draw.line import Line, cut, rule, wrap
+from wbtui.tui.head_pages import HeadPage, Partner
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -20,110 +23,80 @@ SPLIT = 100
 """Width from which lists and numbers stand beside each other."""
 BESIDE = 52
 LISTED = 40
-_OVER_FEATURES = {
-    "query": (("top1", "mass of the best key"), ("top5", "mass of the five best"), ("conc", "concentration")),
-    "key": (("received", "mass received as key"), ("prior", "score by query bias")),
-}
 
 
-def partners(heads: HeadTable, row: int, spot: Spot) -> list[tuple[int, float]]:
-    """(feature, score) of the list under the grid, strongest first."""
-    return heads.seekers(spot.head, spot.side, row, LISTED)
+def partners(heads: HeadTable, row: int, spot: Spot, page: HeadPage | None = None) -> list[Partner]:
+    """The list under the grid, strongest first: the strongest of all where the page of the feature is there, then those
+    whose own peak it is (stored); without the page its own peak and these."""
+    stored = heads.seekers(spot.head, spot.side, row, LISTED)
+    exact = [] if page is None else page.partners(spot.head, spot.side)
+    have = {p.feature for p in exact}
+    return [*exact, *(Partner(feature, score) for feature, score in stored if feature not in have)]
 
 
 def partner_lines(
-    table: FeatureTable, heads: HeadTable, row: int, spot: Spot, width: int, height: int, *, active: bool = True
+    table: FeatureTable,
+    heads: HeadTable,
+    row: int,
+    spot: Spot,
+    width: int,
+    height: int,
+    page: HeadPage | None = None,
+    note: str = "",
 ) -> list[Line]:
-    """Partners of a feature in one head: number, words, score, score over the head's noise."""
+    """Partners of a feature in one head: number, words, score, score over the head's noise.
+
+    Args:
+        page: the feature's page, where it is there; note: why it is not.
+    """
     name = f"L{heads.layer}.H{spot.head}"
-    title, what = {
-        "key": (f"QUERIES THAT LOOK FOR #{row} in {name}", "the strongest, then every query whose own best key it is"),
-        "query": (f"KEYS THAT #{row} LOOKS FOR in {name}", "the strongest, then every key whose own best query it is"),
+    title, whose = {
+        "key": (f"QUERIES THAT LOOK FOR #{row} in {name}", "every query whose own best key it is"),
+        "query": (f"KEYS THAT #{row} LOOKS FOR in {name}", "every key whose own best query it is"),
     }[spot.side]
     out = [rule(width, title, "score  over noise")]
-    found = partners(heads, row, spot)
+    found = partners(heads, row, spot, page)
     bar = float(heads.bars(spot.side, "max")[spot.head])
     if not found:
         why = "its direction is zero or not finite" if not _known(heads, row, spot) else "no partner"
         return [*out, [(f"– no number for it here: {why}", "dim")]]
-    out.append(cut([(f"  {what}", "dim")], width))
-    room = max(1, height - len(out))
-    top = max(0, min(spot.pick - room // 2, len(found) - room))
-    for at, (feature, score) in enumerate(found[top : top + room], top):
-        ratio = score / bar
-        ink = "text" if ratio > 1 else "dim"
-        right: Line = [
-            (f"{score:7.1f} ", ink),
-            (f" {shade(ratio)}{ratio_text(ratio)}", "strong" if ratio > 1 else "dim"),
-        ]
+    exact = 0 if page is None else len(page.partners(spot.head, spot.side))
+    first = f"the strongest {exact} of all" if exact else "the strongest"
+    what = f"  {first}, then {whose}" + (f" · {note}" if note and not exact else "")
+    out.append(cut([(what, "dim")], width))
+    bias = float(heads.column("key.prior")[spot.head, row]) if spot.side == "key" else 0.0
+    with_bias = math.isfinite(bias) and bias != 0
+    room = max(1, height - len(out) - with_bias)
+    pick = spot.pick if spot.pick < len(found) else -1
+    top = max(0, min(max(pick, 0) - room // 2, len(found) - room))
+    for at, partner in enumerate(found[top : top + room], top):
+        words = "itself" if partner.feature == row else None
+        out.append(_pair(table, partner, partner.score / bar, width, words, at == pick, spot.active == "list"))
+    if with_bias:
         words_width = width - 2 - 8 - 15 - 4
-        words = "itself" if feature == row else feature_words(table, feature, words_width)
-        out.append(
-            [
-                ("▸ " if active and at == spot.pick else "  ", "strong"),
-                (f"#{feature}".ljust(8), "strong" if active and at == spot.pick else ink),
-                (fit(words, words_width), words_role(words, ratio > 1)),
-                ("    ", "text"),
-                *right,
-            ]
-        )
+        line: Line = [("  b_q     ", "dim"), (fit("(bias: every query)", words_width), "dim")]
+        out.append([*line, (f"    {bias:7.1f}       ", "dim")])
     return out
+
+
+def _pair(
+    table: FeatureTable, partner: Partner, ratio: float, width: int, words: str | None, picked: bool, active: bool
+) -> Line:
+    ink = "text" if ratio > 1 else "dim"
+    words_width = width - 2 - 8 - 15 - 4
+    words = feature_words(table, partner.feature, words_width) if words is None else words
+    mark = "▸ " if picked and active else "▹ " if picked else "  "
+    return [
+        (mark, "strong"),
+        (f"#{partner.feature}".ljust(8), "strong" if picked and active else ink),
+        (fit(words, words_width), words_role(words, ratio > 1)),
+        (f"    {partner.score:7.1f} ", ink),
+        (f" {shade(ratio)}{ratio_text(ratio)}", "strong" if ratio > 1 else "dim"),
+    ]
 
 
 def _known(heads: HeadTable, row: int, spot: Spot) -> bool:
     return bool(np.isfinite(heads.column(f"{spot.side}.rms")[spot.head, row]))
-
-
-def number_lines(heads: HeadTable, row: int, spot: Spot, width: int, height: int) -> list[Line]:
-    """Every statistic of one feature in one head with the noise's line, then what the head writes of it."""
-    h, side = spot.head, spot.side
-    out = [rule(width, f"#{row} IN L{heads.layer}.H{h} AS {side.upper()}", "99 %   over  above ")]
-    for name in STATISTICS:
-        value = float(heads.column(f"{side}.{name}")[h, row])
-        level = float(heads.bars(side, name)[h])
-        about = " ≈" if heads.estimated(name) else ""
-        above = heads.percentile(side, h, row, name)
-        out.append(_number(STATISTIC_WORDS[name] + about, value, level, above, width))
-    mean = heads.stream_mean(side)[h]
-    if math.isfinite(mean):
-        out.append(_number("stream’s mean (b_dec)", math.nan, math.nan, math.nan, width, ratio=mean))
-    listed = partners(heads, row, spot) if side == "query" else []
-    seen = row if side == "key" else listed[min(spot.pick, len(listed) - 1)][0] if listed else None
-    if seen is not None:
-        out += ov_lines(heads, seen, h, width)
-    out.append(rule(width, "SOFTMAX OVER FEATURES, not positions", ""))
-    for name, words in _OVER_FEATURES[side]:
-        value = float(heads.column(f"{side}.{name}")[h, row])
-        out.append(_plain(words, value, width))
-    return out[:height]
-
-
-def ov_lines(heads: HeadTable, row: int, head: int, width: int) -> list[Line]:
-    """Norm, gain and copy score of what the head writes when it attends to the feature."""
-    out = [rule(width, f"IT WRITES, ATTENDING TO #{row}", "99 %   over        ")]
-    if not heads.has_ov:
-        return [*out, [("… not computed yet", "dim")]]
-    for name, words in (("norm", "length"), ("gain", "gain"), ("copy", "copy score (cosine)")):
-        value = float(heads.column(f"ov.{name}")[head, row])
-        out.append(_number(words, value, float(heads.ov_bars(f"ov.{name}")[head]), math.nan, width))
-    return out
-
-
-def _number(words: str, value: float, level: float, above: float, width: int, ratio: float = math.nan) -> Line:
-    ratio = ratio if math.isfinite(ratio) else value / level
-    ink = "text" if ratio > 1 else "dim"
-    tail = f"{_value(level):>7}{ratio_text(ratio):>7}" + (f"{above:5.1f} %" if math.isfinite(above) else "       ")
-    return [(fit(words, width - 30), ink), (f"{_value(value):>8}", "strong" if ratio > 1 else ink), (tail + " ", "dim")]
-
-
-def _plain(words: str, value: float, width: int) -> Line:
-    return cut([(fit(words, max(8, width - 30)), "dim"), (f"{_value(value):>8}", "dim")], width)
-
-
-def _value(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 # A head's own page ------------------------------------------------------------------------------------------------
@@ -139,6 +112,7 @@ def head_lines(table: FeatureTable, heads: HeadTable, spot: Spot, row: int, widt
     sides = ("key", "query") if width >= SPLIT else (spot.side,)
     each = (width - 3 * (len(sides) - 1)) // len(sides)
     below = written_lines(table, heads, spot.head, row, width) if height >= 16 else []
+    below.append(stability_line(heads, spot.head, width))
     room = height - len(below)
     columns = [_reads(table, heads, spot, side, each, room) for side in sides]
     out: list[Line] = []
@@ -197,7 +171,9 @@ def written_lines(table: FeatureTable, heads: HeadTable, head: int, row: int, wi
             line += [(text, "text"), (f"{ratio:.1f}   ", "strong" if ratio > 1 else "dim")]
         out.append(cut(line, width))
     values = [float(heads.column(f"ov.{n}")[head, row]) for n in ("norm", "copy")]
-    out.append(cut([(f"{f'#{row}':<8}length {_value(values[0])}   copy score {_value(values[1])}", "dim")], width))
+    out.append(
+        cut([(f"{f'#{row}':<8}length {value_text(values[0])}   copy score {value_text(values[1])}", "dim")], width)
+    )
     return out
 
 

@@ -5,35 +5,32 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from wbtui.definitions import RECONSTRUCTION
 from wbtui.errors import Cancelled, WbtuiError
 from wbtui.features.heads import OTHER, STATISTIC_WORDS, HeadTable, Row
 from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui.draw import frame
-from wbtui.tui.draw.heads import Spot, feature_words, geometry, grid_lines, moved, words_role
+from wbtui.tui.draw.heads import Spot, feature_words, geometry, grid_lines, words_role
+from wbtui.tui.draw.heads_numbers import number_lines, softmax_lines
 from wbtui.tui.draw.heads_page import (
     BESIDE,
     SPLIT,
     head_lines,
-    head_list,
-    number_lines,
     partner_lines,
-    partners,
     share_words,
     waiting_lines,
 )
+from wbtui.tui.draw.heads_writes import writes_lines
 from wbtui.tui.draw.line import Line, cut, spread, width_of
 from wbtui.tui.facts import REASONS, reason, short_name, state_of
-from wbtui.tui.screens.base import WbScreen
-from wbtui.tui.widgets.card import Card
-from wbtui.tui.widgets.lines import Lines
+from wbtui.tui.head_pages import HeadPages
+from wbtui.tui.screens.heads_actions import HeadsActions
+from wbtui.tui.screens.heads_on_demand import HeadsOnDemand
+from wbtui.tui.screens.page import PageScreen
 
 if TYPE_CHECKING:
     from wbtui.features.head_shelf import HeadShelf
@@ -41,13 +38,11 @@ if TYPE_CHECKING:
     from wbtui.tui.data import Opened
     from wbtui.tui.screens.main import MainScreen
 
-CYCLE = (None, "rms", "p75", "max_cos", "gain")
-"""Statistics that ``s`` goes through; None is the usual one (peak)."""
 GRID_LINES = 12
 LIVE = ("queued", "running")
 
 
-class HeadsScreen(WbScreen):
+class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
     """Grids of ratios over partners; the feature is the main screen's, which follows every step made here.
 
     Args:
@@ -57,43 +52,26 @@ class HeadsScreen(WbScreen):
 
     CONTEXT = "heads"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("heads")]
-    AUTO_FOCUS = ""
 
     def __init__(self, main: MainScreen, opened: Opened) -> None:
-        super().__init__()
+        super().__init__(opened)
         self.main = main
-        self.opened = opened
         self.spot = Spot(layer=-1)
-        self.notice: tuple[str, str] = ("", "dim")
         self.job: dict[str, Any] | None = None
         self.job_layer: int | None = None
         self.failure = ""
-        self.pending = True
-        """Whether something is looked up in a thread (tests and pictures wait for it)."""
+        self.pages = HeadPages()
+        self.targets: dict[str, FeatureTable | None] = {}
+        """Tables of SAEs behind the heads, for words; None while one is opened, or where it cannot be."""
         self.tables: list[HeadTable] = []
         self.figures: dict[tuple[int, str, str | None], tuple[str, str]] = {}
         self._rows: dict[tuple[int, int, int, str | None], Row] = {}
 
-    # Layout and state -----------------------------------------------------------------------------------------------
-
-    def body(self) -> ComposeResult:
-        """Head, grids and lists, last line."""
-        yield Lines(id="crumb")
-        yield Lines(id="title")
-        yield Lines(id="rule")
-        yield Card(id="drawing")
-
-    def tail(self) -> ComposeResult:
-        """The last line."""
-        yield Lines(id="last")
+    # State ----------------------------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
         """Look what is there; ask for what is not."""
         self.look(ask=True)
-
-    def fit(self) -> None:
-        """Draw for the present size."""
-        self.draw()
 
     @property
     def table(self) -> FeatureTable:
@@ -150,6 +128,7 @@ class HeadsScreen(WbScreen):
         if self.tables and self.heads is None:
             self._enter(self.tables[0])
         self.pending = False
+        self.want_pages()
         first = self.shelf.first
         if ask and first is not None and not any(t.layer == first for t in self.tables):
             self.ask(first)
@@ -220,35 +199,23 @@ class HeadsScreen(WbScreen):
         """Say so; what is there can be read."""
         if message.state in ("down", "other version") and self.job_layer is not None:
             self.failure, self.job, self.job_layer = message.line or "the service is down", None, None
+        if message.state == "up":
+            self.want_pages()
         self.draw()
 
     # Drawing --------------------------------------------------------------------------------------------------------
 
-    def draw(self) -> None:
-        """Everything."""
-        if self.small or not self.is_mounted:
-            return
-        width = self.app.size.width
-        self._draw_head(width)
-        card = self.query_one("#drawing", Card)
-        if card.inner_width <= 0:
-            return
-        card.set_lines(self.lines(card.inner_width, card.size.height))
-        self.query_one("#last", Lines).set_lines([self._last(width)])
-
-    def _draw_head(self, width: int) -> None:
+    def head_lines(self, width: int) -> tuple[Line, Line, Line]:
+        """Where one is and what the numbers mean; the feature; the layer's shares beyond noise."""
         sae = self.opened.sae
-        here = f"heads › L{self.spot.layer}.H{self.spot.head}" if self.spot.page == "head" else "heads"
-        parts = [short_name(self.opened.model.name), f"{sae.name} {sae.site}" if width >= 100 else sae.name,
-                 f"#{self.row}", *here.split(" › ")]  # fmt: skip
-        left = frame.crumb(parts, None, width)
+        here = ("heads", f"L{self.spot.layer}.H{self.spot.head}") if self.spot.page == "head" else ("heads",)
+        place = f"{sae.name} {sae.site}" if width >= 100 else sae.name
+        left = frame.crumb([short_name(self.opened.model.name), place, f"#{self.row}", *here], None, width)
         left = left[:-1] if left[-1][0].isspace() else left
         for text in self._meanings():
             if width_of(left) + len(text) + 3 <= width:
                 left = spread(left, [(text + " ", "dim")], width)
                 break
-        self.query_one("#crumb", Lines).set_lines([cut(left, width)])
-        self.query_one("#title", Lines).set_lines([self._title(width)])
         note = ""
         if (heads := self.heads) is not None:
             figures = self.figures.get((heads.layer, self.spot.side, self.spot.statistic))
@@ -256,7 +223,7 @@ class HeadsScreen(WbScreen):
                 note = f"L{heads.layer} as {self.spot.side}: {figures[0]}"
                 both = f"{note} · {figures[1]}"
                 note = both if len(both) + 8 <= width else note
-        self.query_one("#rule", Lines).set_lines([frame.separator(width, None, note=note)])
+        return left, self._title(width), frame.separator(width, None, note=note)
 
     def _meanings(self) -> list[str]:
         definition = self.shelf.definition
@@ -296,7 +263,7 @@ class HeadsScreen(WbScreen):
         return ("computing…" if self.job_layer is not None else "…"), "dim"
 
     def lines(self, width: int, height: int) -> list[Line]:
-        """The page's body."""
+        """Grids over partners and numbers, or a head's own page."""
         row, table, heads = self.row, self.table, self.heads
         if not self.tables or heads is None or not 0 <= row < table.n:
             return waiting_lines(*self._note(), width)
@@ -311,14 +278,32 @@ class HeadsScreen(WbScreen):
         left = height - len(out)
         if why := reason(table, row):
             return [*out, [(f"– {REASONS[why][1]}", "dim")]]
+        page, note = self.page_of(row)
         if width >= SPLIT:
-            a = partner_lines(table, heads, row, self.spot, width - BESIDE - 3, left)
-            b = number_lines(heads, row, self.spot, BESIDE, left)
+            a = partner_lines(table, heads, row, self.spot, width - BESIDE - 3, left, page, note)
+            b = self._numbers(heads, BESIDE, left)
             for i in range(left):
                 one, two = (x[i] if i < len(x) else [] for x in (a, b))
                 out.append([*cut(one, width - BESIDE - 3), (" │ ", "rule"), *cut(two, BESIDE)])
             return out
-        return [*out, *partner_lines(table, heads, row, self.spot, width, left)]
+        below = self._written(heads, width, numbers=False) if left >= 12 else []
+        upper = partner_lines(table, heads, row, self.spot, width, left - len(below), page, note)
+        return [*out, *upper, *([] for _ in range(left - len(below) - len(upper))), *below]
+
+    def _numbers(self, heads: HeadTable, width: int, height: int) -> list[Line]:
+        """Every number of the feature in the chosen head, then what the head writes of it."""
+        numbers = number_lines(heads, self.row, self.spot, width)
+        written = self._written(heads, width)
+        softmax = softmax_lines(heads, self.row, self.spot, width)
+        out = [*numbers, *written, *softmax]
+        return out if len(out) <= height else [*numbers[: max(3, height - len(written))], *written][:height]
+
+    def _written(self, heads: HeadTable, width: int, *, numbers: bool = True) -> list[Line]:
+        seen = self.seen
+        if seen is None:
+            return []
+        pick = self.spot.link if self.spot.active == "links" else -1
+        return writes_lines(self.table, heads, self.spot.head, seen, width, pick=pick, numbers=numbers)
 
     def _legend(self, width: int) -> Line:
         missing = [layer for layer in self.shelf.layers if layer not in [t.layer for t in self.tables]]
@@ -331,140 +316,8 @@ class HeadsScreen(WbScreen):
             direct = f"L computes heads of L{missing[0]}"
         return spread([(words, "dim")], [(direct + " ", "dim")], width)
 
-    def _last(self, width: int) -> Line:
-        if self.notice[0]:
-            return frame.state_line([self.notice], width)
-        if self.failure and self.tables:
+    def last_line(self, width: int) -> Line:
+        """A notice, a failure, or what this page is."""
+        if not self.notice[0] and self.failure and self.tables:
             return frame.state_line([(self.failure, "warn")], width)
-        return frame.state_line([(RECONSTRUCTION, "faint")], width)
-
-    # Keys -----------------------------------------------------------------------------------------------------------
-
-    def _to(self, spot: Spot) -> None:
-        self.spot, self.notice = spot, ("", "dim")
-        self.draw()
-
-    def action_move(self, dx: int, dy: int) -> None:
-        """Arrows: a cell on; on a head's page the next head, or its list."""
-        if self.heads is None:
-            return
-        if self.spot.page == "head" and dy:
-            self.action_pick(dy)
-            return
-        shape = geometry(self.query_one("#drawing", Card).inner_width, self.heads.n_heads)
-        self._to(moved(self.spot, self.tables, shape, dx, dy))
-
-    def _listed(self) -> list[int]:
-        if self.heads is None or not 0 <= self.row < self.table.n:
-            return []
-        if self.spot.page == "head":
-            return [feature for feature, _ in head_list(self.heads, self.spot)]
-        return [feature for feature, _ in partners(self.heads, self.row, self.spot)]
-
-    def action_pick(self, delta: int) -> None:
-        """Another of the list."""
-        listed = self._listed()
-        if listed:
-            self._to(replace(self.spot, pick=min(max(self.spot.pick + delta, 0), len(listed) - 1)))
-
-    def action_side(self) -> None:
-        """Query or key."""
-        self._to(replace(self.spot, side=OTHER[self.spot.side], pick=0))
-
-    def action_statistic(self) -> None:
-        """Another statistic."""
-        at = CYCLE.index(self.spot.statistic)
-        self.spot = replace(self.spot, statistic=CYCLE[(at + 1) % len(CYCLE)], pick=0)
-        self.notice = ("", "dim")
-        self.look()
-        self.draw()
-
-    def action_partner(self) -> None:
-        """To the feature under the list's arrow; the grids stay where they are, for it."""
-        listed = self._listed()
-        if not listed:
-            return
-        self.main.go_quietly(listed[min(self.spot.pick, len(listed) - 1)])
-        self._followed(replace(self.spot, page="grid", side=self._other_side(), pick=0))
-
-    def _other_side(self) -> str:
-        """Seen from the partner the pair is on the other side; from a head's list the feature keeps its own."""
-        return self.spot.side if self.spot.page == "head" else OTHER[self.spot.side]
-
-    def _followed(self, spot: Spot) -> None:
-        self.opened = self.main.opened or self.opened
-        self._to(spot)
-
-    def action_history(self, step: int) -> None:
-        """Back and forward among features of this SAE."""
-        past = self.main.history.past if step < 0 else self.main.history.future
-        place = (past[-1] if step < 0 else past[0]) if past else None
-        if place is None or (place.model, place.sae) != (self.main.view.model, self.main.view.sae):
-            where = "back to" if step < 0 else "forward to"
-            self.notice = (f"nowhere to go {where} in this SAE; Esc leaves the page", "dim")
-            self.draw()
-            return
-        self.main.action_history(step)
-        self._followed(replace(self.spot, page="grid", pick=0))
-
-    def action_step(self, delta: int) -> None:
-        """The next feature of the list."""
-        self.main.action_step(delta)
-        self._followed(replace(self.spot, pick=0))
-
-    def action_head(self) -> None:
-        """A head's own page, or back to the grids."""
-        if self.heads is not None:
-            self._to(replace(self.spot, page="grid" if self.spot.page == "head" else "head", pick=0))
-
-    def action_later(self) -> None:
-        """Compute the next later layer."""
-        missing = [layer for layer in self.shelf.layers if layer not in [t.layer for t in self.tables]]
-        if self.job is not None:
-            self.notice = ("a layer is being computed", "dim")
-        elif not missing:
-            self.notice = ("every layer that can read it is here" if self.shelf.layers else self.shelf.absent, "dim")
-        else:
-            self.ask(missing[0])
-        self.draw()
-
-    def action_compute(self) -> None:
-        """Ask again."""
-        self.failure = ""
-        self.shelf.failures.clear()
-        self.look(ask=True)
-
-    def action_glossary(self) -> None:
-        """What the numbers mean."""
-        from wbtui.tui.screens.glossary import GlossaryScreen
-
-        self.app.push_screen(GlossaryScreen(self.table, self.row))
-
-    def action_help(self) -> None:
-        """All keys."""
-        from wbtui.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
-
-    def action_export(self) -> None:
-        """The grids as CSV."""
-        if self.tables:
-            self.run_worker(partial(self._export, list(self.tables), self.row), group="export", exclusive=True)  # type: ignore[arg-type]
-
-    async def _export(self, tables: list[HeadTable], row: int) -> None:
-        from wbtui.tui.heads_export import write
-
-        try:
-            paths = await asyncio.to_thread(write, Path.cwd(), self.table, tables, row, self.spot.statistic)
-        except WbtuiError as error:
-            self.notice = (error.line(), "error")
-        else:
-            self.notice = (f"wrote {paths[0]}", "mark")
-        self.draw()
-
-    def action_back(self) -> None:
-        """From a head's page to the grids, from there back."""
-        if self.spot.page == "head":
-            self._to(replace(self.spot, page="grid", pick=0))
-        else:
-            self.app.pop_screen()
+        return frame.state_line([self.notice], width) if self.notice[0] else super().last_line(width)

@@ -6,13 +6,10 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from wbtui.definitions import RECONSTRUCTION
 from wbtui.errors import WbtuiError
 from wbtui.features.glossary import explain
 from wbtui.tui import keymap
@@ -22,9 +19,8 @@ from wbtui.tui.draw.histogram import GUTTER, Grid, number, plot
 from wbtui.tui.draw.line import Line, cut, spread, width_of, wrap
 from wbtui.tui.draw.numbers import BESIDE, beside, caution, under
 from wbtui.tui.facts import meaning_of, short_name, value_of
-from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.screens.page import PageScreen
 from wbtui.tui.widgets.card import Card
-from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
     from wbtui.tui.data import Opened
@@ -49,7 +45,7 @@ class Wanted:
     """Where the line was moved to; None: where the noise puts it."""
 
 
-class PopulationScreen(WbScreen):
+class PopulationScreen(PageScreen):
     """One drawing and its numbers; keys move the line, change metric, groups and axis.
 
     Args:
@@ -61,44 +57,24 @@ class PopulationScreen(WbScreen):
 
     CONTEXT = "population"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("population")]
-    AUTO_FOCUS = ""
 
     def __init__(self, opened: Opened, row: int, metric: str, show_rows: Callable[[str], None]) -> None:
-        super().__init__()
-        self.opened = opened
-        self.row = row
+        super().__init__(opened)
+        self._row = row
         self.metrics = metrics_of(metric)
         self.wanted = Wanted(metric)
         self.show_rows = show_rows
         self.crowd: Crowd | None = None
         self.failure = ""
-        self.notice: tuple[str, str] = ("", "dim")
-        self.pending = True
-        """Whether what is drawn is not yet what is wanted."""
         self._version = -1
         self._drawn_as: tuple[str, str, bool] | None = None
 
-    # Layout and drawing ---------------------------------------------------------------------------------------------
-
-    def body(self) -> ComposeResult:
-        """Head, drawing, last line."""
-        yield Lines(id="crumb")
-        yield Lines(id="title")
-        yield Lines(id="rule")
-        yield Card(id="drawing")
-
-    def tail(self) -> ComposeResult:
-        """The last line."""
-        yield Lines(id="last")
+    # Gathering and drawing ------------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
         """Gather, and look now and then whether rows landed."""
         self.gather()
         self.set_interval(LOOK_EVERY, self._look)
-
-    def fit(self) -> None:
-        """Draw for the present size."""
-        self.draw()
 
     def _look(self) -> None:
         if self.opened.table.version != self._version and not self.pending:
@@ -123,6 +99,11 @@ class PopulationScreen(WbScreen):
         self.draw()
 
     @property
+    def row(self) -> int:
+        """The feature whose place is marked."""
+        return self._row
+
+    @property
     def standing(self) -> Standing:
         """The line where it stands now."""
         assert self.crowd is not None
@@ -141,29 +122,19 @@ class PopulationScreen(WbScreen):
         inner = self.query_one("#drawing", Card).inner_width
         return inner - BESIDE - 3 if self.app.size.width >= SIDE_BY_SIDE else inner
 
-    def draw(self) -> None:
-        """Everything."""
-        if self.small or not self.is_mounted:
-            return
-        width = self.app.size.width
-        self._draw_head(width)
-        card = self.query_one("#drawing", Card)
-        if card.inner_width <= 0:
-            return
-        card.set_lines(self._body(card.inner_width, card.size.height))
-        text, role = self.notice if self.notice[0] else (RECONSTRUCTION, "faint")
-        self.query_one("#last", Lines).set_lines([cut([(" " + text, role)], width)])
-
-    def _draw_head(self, width: int) -> None:
+    def head_lines(self, width: int) -> tuple[Line, Line, Line]:
+        """Where one is, how the line was set, what the metric means."""
         sae = self.opened.sae
         place = f"{sae.name} {sae.site}" if width >= 100 else sae.name
         what = f"population of {self.wanted.metric}" if width >= 76 else self.wanted.metric
         parts = (short_name(self.opened.model.name), place, what)
-        self.query_one("#crumb", Lines).set_lines([frame.crumb(parts, meaning_of(self.opened.table), width)])
-        self.query_one("#title", Lines).set_lines([self._title(width)])
         meaning = explain(self.wanted.metric)
         note = meaning.meaning + (f" ({meaning.side})" if meaning.side and width > 150 else "")
-        self.query_one("#rule", Lines).set_lines([frame.separator(width, None, note=note)])
+        return (
+            frame.crumb(parts, meaning_of(self.opened.table), width),
+            self._title(width),
+            frame.separator(width, None, note=note),
+        )
 
     def _title(self, width: int) -> Line:
         crowd = self.crowd
@@ -187,7 +158,8 @@ class PopulationScreen(WbScreen):
                     return spread(head, [(text, "dim")], width)
         return spread(brief, [(tries[-1], "dim")], width)
 
-    def _body(self, width: int, height: int) -> list[Line]:
+    def lines(self, width: int, height: int) -> list[Line]:
+        """Drawing and tables."""
         crowd = self.crowd
         why = self.failure or (crowd.missing if crowd is not None else "")
         if crowd is None or why:
@@ -219,7 +191,7 @@ class PopulationScreen(WbScreen):
         self.wanted, self.notice = wanted, ("", "dim")
         if again:
             self.gather()
-            self._draw_head(self.app.size.width)
+            self.draw_head()
         else:
             self.draw()
 
@@ -277,40 +249,12 @@ class PopulationScreen(WbScreen):
         self.app.pop_screen()
         self.show_rows(expression)
 
-    def action_glossary(self) -> None:
-        """What the numbers mean."""
-        from wbtui.tui.screens.glossary import GlossaryScreen
-
-        self.app.push_screen(GlossaryScreen(self.opened.table, self.row))
-
-    def action_help(self) -> None:
-        """All keys."""
-        from wbtui.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
-
     def action_export(self) -> None:
         """Counts and statistics as CSV, the picture as SVG, beside each other in the working folder."""
         crowd = self.crowd
         if crowd is None or crowd.missing or self.pending:
             return
-        from wbtui.tui.picture import on_grid
-
-        svg = on_grid(self.app.export_screenshot(title="wbtui"))
-        self.run_worker(self._export(crowd, self.standing, svg), group="export", exclusive=True)
-
-    async def _export(self, crowd: Crowd, line: Standing, svg: str) -> None:
         from wbtui.tui.crowd_export import write
 
-        try:
-            paths = await asyncio.to_thread(write, Path.cwd(), self.opened.table, crowd, line, self.mark, svg)
-        except (WbtuiError, OSError) as error:
-            self.notice = (error.line() if isinstance(error, WbtuiError) else str(error), "error")
-        else:
-            rest = ", ".join("…" + path.name.removeprefix(paths[0].stem) for path in paths[1:])
-            self.notice = (f"wrote {paths[0]}, {rest}", "mark")
-        self.draw()
-
-    def action_back(self) -> None:
-        """Back to where one came from."""
-        self.app.pop_screen()
+        table, line, mark, svg = self.opened.table, self.standing, self.mark, self.picture()
+        self.write_files(lambda folder: write(folder, table, crowd, line, mark, svg))
