@@ -23,6 +23,7 @@ BENCHMARKS = {
     "exact": ["--features", "512"],
     "growth": [],
     "dictionary": [],
+    "match": [],
     "features_table": [],
     "app": [],
 }

@@ -30,6 +30,7 @@ METHOD_VERSIONS = {
     "ov_null": 1,
     "neighbours": 1,
     "neighbours_null": 1,
+    "match": 1,
 }
 """Raised whenever the numbers of an analysis change, or a mended bug leaves wrong numbers in caches."""
 
@@ -121,6 +122,18 @@ class NeighboursDefinition:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True)
+class MatchDefinition:
+    """Two SAEs at one place, the ``match`` analysis (methods 2.2)."""
+
+    n_null: int = 256
+    """Random directions of each kind that stand in for each side's features."""
+    seed: int = 0
+    assign: bool = False
+    """Also the one-to-one pairing of largest total cosine."""
+    dtype: str = "float32"
+
+
 ATTENTION_SCALES = ("rms", "unit", "act")
 ROPE_MODES = ("offset", "mean", "bound")
 
@@ -156,7 +169,12 @@ def named_definition(name: str) -> TokensDefinition:
 
 
 def to_json(
-    definition: TokensDefinition | MaskDefinition | NullDefinition | AttentionDefinition | NeighboursDefinition,
+    definition: TokensDefinition
+    | MaskDefinition
+    | NullDefinition
+    | AttentionDefinition
+    | NeighboursDefinition
+    | MatchDefinition,
 ) -> dict[str, Any]:
     """A definition as plain JSON data, as it stands in keys, manifests and on the wire."""
     return dataclasses.asdict(definition)
@@ -217,4 +235,24 @@ def neighbours_from_json(data: dict[str, Any]) -> NeighboursDefinition:
     definition = NeighboursDefinition(**data)
     if isinstance(definition.k, bool) or not isinstance(definition.k, int) or not 1 <= definition.k <= 100:
         raise UsageError(f"k {definition.k!r}", "a whole number from 1 to 100")
+    return definition
+
+
+def match_from_json(data: dict[str, Any]) -> MatchDefinition:
+    """A ``match`` definition out of plain data, checked.
+
+    Raises:
+        UsageError: unknown fields, or values that mean nothing.
+    """
+    known = {field.name for field in dataclasses.fields(MatchDefinition)}
+    unknown = set(data) - known
+    if unknown:
+        raise UsageError(f"definition fields {sorted(unknown)}", f"only {sorted(known)}")
+    definition = MatchDefinition(**data)
+    for name, least, most in (("n_null", 0, 4096), ("seed", 0, 1 << 31)):
+        value = getattr(definition, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UsageError(f"{name} {value!r}", f"a whole number from {least} to {most}")
+    if not isinstance(definition.assign, bool):
+        raise UsageError(f"assign {definition.assign!r}", "true or false")
     return definition

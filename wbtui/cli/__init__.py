@@ -114,6 +114,7 @@ def _register() -> None:
         export,
         labels,
         listing,
+        match,
         notes,
         open,
         report,

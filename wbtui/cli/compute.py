@@ -16,6 +16,7 @@ from wbtui.errors import UsageError
 if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
     from wbtui.catalog.plan_attention import AttentionPlan
+    from wbtui.catalog.plan_match import MatchPlan
     from wbtui.catalog.plan_neighbours import NeighboursPlan
     from wbtui.features.table import FeatureTable
 
@@ -119,7 +120,7 @@ def neighbours_plan_of(address: Any, other: str | None) -> tuple[NeighboursPlan,
 
 
 def run(
-    plan: TokensPlan | AttentionPlan | NeighboursPlan,
+    plan: TokensPlan | AttentionPlan | NeighboursPlan | MatchPlan,
     cache: Path,
     *,
     device: str | None,
@@ -142,7 +143,8 @@ def run(
     from wbtui.service.config import ServiceConfig
 
     layer = getattr(plan, "layer", None)
-    near = not hasattr(plan, "tokens") and layer is None
+    analysis = "attention" if layer is not None else "tokens" if hasattr(plan, "tokens") else "neighbours"
+    analysis = getattr(plan, "analysis", analysis)
     request = protocol.ComputeRequest(
         model=plan.model.name if plan.model.kind != "folder" else plan.model.path,
         sae=plan.sae.path if plan.sae.name.startswith(("/", ".", "~")) else plan.sae.name,
@@ -151,7 +153,7 @@ def run(
         priority=priority,
         checks=checks,
         around=around,
-        analysis="neighbours" if near else "tokens" if layer is None else "attention",
+        analysis=analysis,
         layer=layer,
         other=other,
     )

@@ -85,6 +85,14 @@ def compute_shard(
         product.write_whole(read_vocabulary(Path(spec.model["path"]), int(spec.identity["d_vocab"])), task.facts)
         progress(1.0)
         return str(product.path)
+    if spec.analysis == "match":
+        from wbtui.compute.match import match_columns
+
+        tile = min(512, 4 * task.tile)  # its products are slices of a few columns, not whole vocabularies
+        columns = match_columns(spec, task.device, tile=tile, stop=stop, progress=progress)
+        product.write_whole(columns, task.facts)
+        progress(1.0)
+        return str(product.path)
     if spec.analysis in schema_attention.ANALYSES:
         from wbtui.compute.attention import head_rows
 
@@ -127,7 +135,7 @@ def _rows(
         assert wrote is not None
         rows = slice(task.start, task.stop)
         return null_rows(wrote[rows], None if read is None else read[rows], writes, reads, **common)
-    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention, ov or neighbours")
+    raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention, ov, neighbours or match")
 
 
 def compute_row(

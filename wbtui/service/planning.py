@@ -35,7 +35,7 @@ def products_of(request: dict[str, Any]) -> list[ProductSpec]:
     needs.
 
     ``tokens`` (the default) is E1 with its nulls; ``attention`` is E2 and OV of one reading layer with theirs;
-    ``neighbours`` the nearest features in the SAE itself and others, with theirs.
+    ``neighbours`` the nearest features in the SAE itself and others, with theirs; ``match`` another dictionary.
 
     Raises:
         UsageError: unknown model, SAE or definition field.
@@ -44,9 +44,10 @@ def products_of(request: dict[str, Any]) -> list[ProductSpec]:
     from wbtui.catalog.models import find_model
     from wbtui.catalog.plan import plan_tokens
     from wbtui.catalog.plan_attention import plan_attention
+    from wbtui.catalog.plan_match import find_other, plan_match
     from wbtui.catalog.plan_neighbours import plan_neighbours
     from wbtui.catalog.saes import find_sae
-    from wbtui.definitions import attention_from_json, neighbours_from_json, tokens_from_json
+    from wbtui.definitions import attention_from_json, match_from_json, neighbours_from_json, tokens_from_json
 
     analysis = request.get("analysis", "tokens")
     checks = bool(request.get("checks", True))
@@ -60,6 +61,9 @@ def products_of(request: dict[str, Any]) -> list[ProductSpec]:
         if analysis == "neighbours":
             near = neighbours_from_json(request["definition"])
             return plan_neighbours(model, sae, near, cache, request.get("other")).all()
+        if analysis == "match":
+            pair = find_other(model, str(request.get("other")))
+            return plan_match(model, sae, *pair, match_from_json(request["definition"]), cache).all()
         return plan_tokens(model, sae, tokens_from_json(request["definition"]), cache).all(checks=checks)
     except TypeError as error:
         raise UsageError(f"definition ({error})", f"the fields of a definition of {analysis}") from None

@@ -26,7 +26,7 @@ MAX_FRAME = 1 << 20
 MAX_TEXT = 4096
 """Bytes of a frame's body, and characters of any name or path in a request."""
 _HEADER = struct.Struct(">I")
-ANALYSES = ("tokens", "attention", "neighbours")
+ANALYSES = ("tokens", "attention", "neighbours", "match")
 PRIORITIES = ("screen", "near", "batch")
 FINAL_STATES = ("done", "failed", "cancelled")
 
@@ -240,7 +240,8 @@ class ComputeRequest:
     layer: int | None = None
     """For ``attention``: the reading layer; None is the first that reads the hook's stream."""
     other: str | None = None
-    """For ``neighbours``: an SAE to compare with, or ``all``; None is the SAE itself and those beside it."""
+    """For ``neighbours``: an SAE to compare with, or ``all``; None is the SAE itself and those beside it. For
+    ``match``: the address of the other SAE."""
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> ComputeRequest:
@@ -252,8 +253,12 @@ class ComputeRequest:
             raise UsageError(f"around {request.around}", "a row from 0")
         if request.layer is not None and request.analysis != "attention":
             raise UsageError(f"layer {request.layer} for {request.analysis}", "a layer for attention only")
-        if request.other is not None and request.analysis != "neighbours":
-            raise UsageError(f"other {request.other[:64]!r} for {request.analysis}", "another SAE for neighbours only")
+        if request.other is not None and request.analysis not in ("neighbours", "match"):
+            raise UsageError(
+                f"other {request.other[:64]!r} for {request.analysis}", "another SAE for neighbours and match only"
+            )
+        if request.other is None and request.analysis == "match":
+            raise UsageError("a match without another SAE", "other: the address of one")
         return request
 
     def plan_request(self) -> dict[str, Any]:

@@ -32,10 +32,12 @@ def describe(
     products = [known[p] for p in job.products] if job.live else []
     done: dict[str, float] = {p.id: float(p.done_rows) for p in products}
     now_at = None
+    whole = 0.0  # how far the one product is that is not made of rows
     for running in workers:
         if running is not None and running.unit.kind == "shard" and running.unit.of in done:
             rows = running.share * (running.unit.range[1] - running.unit.range[0])
             work = known[running.unit.of]
+            whole = max(whole, running.share)
             done[work.id] += rows
             rates_of(work).hint(work.planned.analysis, rows, now - running.since)
             now_at = work.planned.analysis
@@ -51,7 +53,7 @@ def describe(
         "products": shown,
         "rows_done": int(rows_done),
         "rows": total,
-        "fraction": round(rows_done / total, 6) if total else float(job.state == "done"),
+        "fraction": round(rows_done / total, 6) if total else whole if job.live else float(job.state == "done"),
         "eta": rates_of(products[0]).eta(left) if products else None,
         "now": now_at,
         "error": job.error.to_json() if job.error else None,

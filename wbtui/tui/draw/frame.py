@@ -163,7 +163,7 @@ def job_text(job: Mapping[str, Any]) -> str:
 ANALYSES = {
     "vocab": "token strings", "mask": "token mask", "null": "noise", "tokens": "features", "None": "computing",
     "attention": "heads", "attention_null": "noise in heads", "ov": "what heads write", "ov_null": "noise of heads",
-    "neighbours": "nearest features", "neighbours_null": "noise of cosines",
+    "match": "the match of two SAEs", "neighbours": "nearest features", "neighbours_null": "noise of cosines",
 }  # fmt: skip
 
 
