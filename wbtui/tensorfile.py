@@ -1,6 +1,7 @@
-"""The header of a safetensors file, read with the standard library and checked before anything is mapped.
+"""Headers of tensor files, read with the standard library and checked before anything is mapped.
 
-The file format: 8 bytes little-endian header length, that many bytes of JSON
+Three containers give the same :class:`Header`: safetensors (here), NumPy's ``.npz`` (:mod:`wbtui.npzfile`) and PyTorch's
+zipped ``.pt`` (:mod:`wbtui.torchfile`). The safetensors format: 8 bytes little-endian header length, that many bytes of JSON
 ``{name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {str: str}}``, then the data.
 A file that is shorter than its header promises would kill a process that maps it (SIGBUS), so sizes are checked here.
 """
@@ -33,6 +34,21 @@ class TensorEntry:
     shape: tuple[int, ...]
     begin: int
     end: int
+    strides: tuple[int, ...] | None = None
+    """In elements, where the bytes do not lie in C order (a saved transpose); None: C order."""
+    skip: int = -1
+    """-1: the bytes are the tensor. Otherwise they are a deflate stream, with ``skip`` bytes in front of the tensor's."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the bytes are compressed, so that the tensor cannot be mapped."""
+        return self.skip >= 0
+
+    @property
+    def kind(self) -> str:
+        """The dtype, and what else decides what the bytes mean: part of a fingerprint."""
+        strided = "" if self.strides is None else "/" + ",".join(map(str, self.strides))
+        return self.dtype + strided + (f"/deflate+{self.skip}" if self.packed else "")
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class Header:
 
 
 def read_header(path: Path | str) -> Header:
-    """Read and check the header of a safetensors file.
+    """Read and check the header of a tensor file; ``.npz``, ``.pt`` and ``.pth`` by their names, else safetensors.
 
     Args:
         path: the file.
@@ -56,9 +72,17 @@ def read_header(path: Path | str) -> Header:
         Header: entries with absolute byte offsets.
 
     Raises:
-        WeightsError: not there, truncated, not safetensors, overlapping or out-of-file tensors.
+        WeightsError: not there, truncated, not of its format, overlapping or out-of-file tensors, pickled objects.
     """
     path = Path(path)
+    if path.suffix == ".npz":
+        from wbtui.npzfile import read_npz_header
+
+        return read_npz_header(path)
+    if path.suffix in (".pt", ".pth"):
+        from wbtui.torchfile import read_torch_header
+
+        return read_torch_header(path)
     again = "copy or download the file again"
     try:
         with open(path, "rb") as file:

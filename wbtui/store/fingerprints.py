@@ -30,7 +30,7 @@ def tensors_fingerprint(files: Mapping[Path, Sequence[str]], memo_dir: Path | No
     """SHA-256 over the sorted (name, dtype, shape, SHA-256 of the bytes) of the named tensors.
 
     Args:
-        files: safetensors file -> names of the tensors in it that are used.
+        files: tensor file -> names of the tensors in it that are used.
         memo_dir: folder in which digests are remembered (``<cache>/fingerprints``); None remembers nothing. A folder
             that cannot be written is no error.
 
@@ -38,7 +38,7 @@ def tensors_fingerprint(files: Mapping[Path, Sequence[str]], memo_dir: Path | No
         str: 64 hex digits.
 
     Raises:
-        WeightsError: a file that cannot be read or is not safetensors, a tensor that is not in its file, a file that
+        WeightsError: a file that cannot be read or is no tensor file, a tensor that is not in its file, a file that
             changes while it is read.
     """
     parts: list[list[Any]] = []
@@ -119,7 +119,7 @@ def _digests(path: Path, entries: Iterable[TensorEntry]) -> dict[str, list[Any]]
     entries = list(entries)
     with ThreadPoolExecutor(max_workers=max(1, min(_THREADS, os.cpu_count() or 1, len(entries)))) as pool:
         hashes = list(pool.map(lambda e: file_digest(path, e.begin, e.end), entries))
-    return {e.name: [e.dtype, list(e.shape), sha] for e, sha in zip(entries, hashes, strict=True)}
+    return {e.name: [e.kind, list(e.shape), sha] for e, sha in zip(entries, hashes, strict=True)}
 
 
 def _identity(path: Path) -> dict[str, int]:
