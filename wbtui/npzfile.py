@@ -70,7 +70,9 @@ def _entry(path: Path, name: str, member: Member) -> TensorEntry:
     start = fixed + length
     if start + size != member.size:
         raise WeightsError(
-            f"{path}: {member.name} says {dtype} {list(shape)} but has {member.size - start} bytes", f"{size} bytes", _AGAIN
+            f"{path}: {member.name} says {dtype} {list(shape)} but has {member.size - start} bytes",
+            f"{size} bytes",
+            _AGAIN,
         )
     strides = tuple(math.prod(shape[:i]) for i in range(len(shape))) if fortran and len(shape) > 1 else None
     if member.method == DEFLATED:

@@ -1,8 +1,8 @@
 """Headers of tensor files, read with the standard library and checked before anything is mapped.
 
-Three containers give the same :class:`Header`: safetensors (here), NumPy's ``.npz`` (:mod:`wbtui.npzfile`) and PyTorch's
-zipped ``.pt`` (:mod:`wbtui.torchfile`). The safetensors format: 8 bytes little-endian header length, that many bytes of JSON
-``{name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {str: str}}``, then the data.
+Three containers give the same :class:`Header`: safetensors (here), NumPy's ``.npz`` (:mod:`wbtui.npzfile`) and
+PyTorch's zipped ``.pt`` (:mod:`wbtui.torchfile`). The safetensors format: 8 bytes little-endian header length, that
+many bytes of JSON ``{name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__": {str: str}}``, then the data.
 A file that is shorter than its header promises would kill a process that maps it (SIGBUS), so sizes are checked here.
 """
 
@@ -37,7 +37,8 @@ class TensorEntry:
     strides: tuple[int, ...] | None = None
     """In elements, where the bytes do not lie in C order (a saved transpose); None: C order."""
     skip: int = -1
-    """-1: the bytes are the tensor. Otherwise they are a deflate stream, with ``skip`` bytes in front of the tensor's."""
+    """-1: the bytes are the tensor. Otherwise they are a deflate stream, with ``skip`` bytes in front of the
+    tensor's."""
 
     @property
     def packed(self) -> bool:

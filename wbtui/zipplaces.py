@@ -70,7 +70,9 @@ def unpack(path: Path, member: Member, limit: int) -> bytes:
     except (OSError, zlib.error) as error:
         raise WeightsError(f"{path}: cannot read {member.name} ({error})", "a readable zip file", _AGAIN) from None
     if len(raw) != member.size:
-        raise WeightsError(f"{path}: {member.name} has not the {member.size} bytes that it says", "a whole file", _AGAIN)
+        raise WeightsError(
+            f"{path}: {member.name} has not the {member.size} bytes that it says", "a whole file", _AGAIN
+        )
     return raw
 
 

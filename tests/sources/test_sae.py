@@ -345,7 +345,7 @@ def test_slices_are_read_lazily(models: dict[str, Path], tmp_path: Path) -> None
     def resident_file_bytes() -> int:
         return int(status.read_text().split("RssFile:")[1].split()[0]) * 1024
 
-    held = mapped(folder / "sae_weights.safetensors", source._decoder)  # keeps read pages counted
+    held = mapped(folder / "sae_weights.safetensors", source._decoder.entry)  # keeps read pages counted
     before = resident_file_bytes()
     rows, reads = source.decoder_rows(500_000, 500_256), source.encoder_rows(500_000, 500_256)
     assert rows.shape == (256, 32)

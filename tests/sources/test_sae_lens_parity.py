@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.fixtures import SAE_ARCHITECTURES, tiny_sae
+from tests.fixtures import sae_formats as made
+from tests.fixtures.models import D_MODEL, N_LAYERS
+from tests.fixtures.sae_formats import Written
 from tests.sources.conftest import source_of
+from wbtui.catalog.formats import FORMATS, by_loader, read_candidate, recognise
+from wbtui.catalog.registry import about, releases
 from wbtui.sources.checkpoint import Checkpoint
+from wbtui.sources.sae import DictionaryMatrix
 
 
 def load(folder: Path, architecture: str) -> Any:
@@ -105,3 +112,121 @@ def test_pre_activations_follow_from_our_rows(
     assert e is not None
     scale = x.std(1, keepdim=True) + 1e-5 if normalize == "layer_norm" else 1.0
     assert torch.allclose(x @ e.T / scale, pre, atol=1e-4)
+
+
+G2, GS2, CLT = "google/gemma-scope-2b-pt", "google/gemma-scope-2-1b-pt", "mntss_clt_layer_transcoder"
+R1, QWEN = "fnlp/Llama-Scope-R1-Distill", "Qwen/SAE-Res-Qwen3-1.7B-Base-W1K-L0_50"
+PUBLISHED: dict[str, tuple[str, str, Any, dict[str, Any]]] = {
+    # name -> (SAELens's loader, repository, writer, its arguments)
+    "gemma_scope": ("gemma_2", f"{G2}-res", made.gemma_scope, {}),
+    "gemma_scope-mlp": ("gemma_2", f"{G2}-mlp", made.gemma_scope, {"kind": "mlp"}),
+    "gemma_scope-att": ("gemma_2", f"{G2}-att", made.gemma_scope, {"d": 48, "kind": "att"}),
+    "gemma_scope-embedding": ("gemma_2", f"{G2}-res", made.gemma_scope, {"embedding": True}),
+    "gemma_scope-tc": ("gemma_2_transcoder", f"{G2}-transcoders", made.gemma_scope, {"kind": "transcoders"}),
+    "gemma_scope_2": ("gemma_3", GS2, made.gemma_scope_2, {}),
+    "gemma_scope_2-att": ("gemma_3", GS2, made.gemma_scope_2, {"d": 48, "kind": "attn_out"}),
+    "gemma_scope_2-skip": ("gemma_3", GS2, made.gemma_scope_2, {"kind": "transcoder", "skip": True}),
+    "gemma_scope_2-bare": ("gemma_3", GS2, made.gemma_scope_2, {"kind": "transcoder", "config": False}),
+    "gemma_scope_2-clt": ("gemma_3", GS2, made.gemma_scope_2_clt, {"n_layers": N_LAYERS}),
+    "llama_scope": ("llama_scope", "fnlp/Llama3_1-8B-Base-LXR-8x", made.llama_scope, {}),
+    "llama_scope-r1": ("llama_scope_r1_distill", R1, made.llama_scope_r1, {}),
+    **{
+        f"dictionary_learning-{kind}": (
+            "dictionary_learning_1",
+            "canrager/lm_sae",
+            made.dictionary_learning,
+            {"kind": kind},
+        )
+        for kind in made.DICT_CLASSES
+    },
+    "qwen_scope": ("qwen_scope", QWEN, made.qwen_scope, {}),
+    "goodfire": ("goodfire", "Goodfire/Llama-3.1-8B-Instruct-SAE-l19", made.goodfire, {"layer": 19}),
+    "qresearch": ("deepseek_r1", "qresearch/SAE-l19", made.goodfire, {"keys": "encoder"}),
+    "hook_z_kk": ("connor_rob_hook_z", "ckkissane/attn-saes-gpt2-small", made.hook_z_kk, {"d": 48}),
+    "transcoder_layers": ("mwhanna_transcoder", "mwhanna/qwen3-4b-transcoders", made.transcoder_layers, {}),
+    "cross_layer": (CLT, "mntss/clt-gemma-2-2b-2.5M", made.cross_layer, {"n_layers": N_LAYERS}),
+    "temporal": ("temporal", "canrager/temporalSAEs", made.temporal, {}),
+    "sparsify": ("sparsify", "EleutherAI/sae-pythia-70m-32k", made.sparsify, {}),
+}
+BROKEN = {
+    "sparsify": "transposes W_dec, which is stored features first, and rounds to bfloat16",
+    "gemma_scope_2-clt": "sums the targets",
+    "cross_layer": "sums the targets",
+}
+"""Where SAELens's loader is not the publisher's layout; there the layout counts (``test_sae_formats.py``)."""
+
+
+def from_sae_lens(written: Written, loader: str, repo: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """(config, state dict) by SAELens's own loader, its downloads served from the folder."""
+    from huggingface_hub.errors import EntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders as theirs
+    from safetensors import safe_open
+
+    def local(repo_id: str, filename: str = "", subfolder: str = "", **_: Any) -> str:
+        path = written.repo / subfolder / filename
+        if not path.is_file():
+            raise EntryNotFoundError(str(path))
+        return str(path)
+
+    def shapes(_repo: str, filename: str) -> dict[str, list[int]]:
+        with safe_open(written.repo / filename, framework="pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+
+    monkeypatch.setattr(theirs, "hf_hub_download", local)
+    monkeypatch.setattr(theirs, "get_safetensors_tensor_shapes", shapes)
+    overrides = {"d_in": D_MODEL} if "embedding" in written.inside else {}
+    cfg, state, _ = theirs.NAMED_PRETRAINED_SAE_LOADERS[loader](repo, written.inside, "cpu", False, overrides)
+    return cfg, state
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+@pytest.mark.filterwarnings("ignore:This loads the CLT")
+def test_publishers_files_equal_sae_lens(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a publisher's file THEN hook, W_enc and W_dec are SAELens's bit for bit, wherever SAELens's are right."""
+    loader, repo, make, arguments = PUBLISHED[case]
+    written = make(tmp_path, **{"d": D_MODEL, **arguments})
+    path, _, entry = written.path.partition(":")
+    fields = read_candidate(recognise(Path(path), entry))
+    cfg, state = from_sae_lens(written, loader, repo, monkeypatch)
+    assert fields["hook_name"] == cfg["hook_name"]
+    assert fields["d_sae"] == len(written.w_dec)
+    decoder = DictionaryMatrix(fields["weights"]["decoder"], fields["d_sae"], fields["d_out"]).rows(0, fields["d_sae"])
+    encoder = DictionaryMatrix(fields["weights"]["encoder"], fields["d_sae"], fields["d_in"]).rows(0, fields["d_sae"])
+    if case in BROKEN:
+        same = state["W_dec"].shape == decoder.shape and torch.equal(state["W_dec"].float(), decoder)
+        assert not same, f"SAELens no longer {BROKEN[case]}"
+        if case == "sparsify":
+            assert torch.equal(state["W_dec"].float().T, decoder.bfloat16().float())
+        else:
+            place = fields["weights"]["decoder"]
+            assert torch.allclose(load_file(place["file"])[place["tensor"]].sum(1), state["W_dec"])
+            assert torch.equal(encoder, state["W_enc"].float().T)
+        return
+    assert fields["conventions"]["apply_b_dec_to_input"] == cfg["apply_b_dec_to_input"]
+    assert fields["conventions"]["normalize_activations"] == (cfg.get("normalize_activations") or "none")
+    assert torch.equal(decoder, state["W_dec"].float())
+    assert torch.equal(encoder, state["W_enc"].float().T)
+
+
+def test_every_loader_of_sae_lens_is_read_here() -> None:
+    """A new loader in SAELens, or in the registry's copy, must be looked at, not passed over."""
+    from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
+
+    read = {loader for known in FORMATS.values() for loader in known.loaders}
+    assert read == set(NAMED_PRETRAINED_SAE_LOADERS)
+    assert all(by_loader(release.loader) is not None for release in releases())
+
+
+def test_the_registry_is_sae_lens_s_own() -> None:
+    """The copy that is shipped says the same as the installed SAELens, if that is the version it was made of."""
+    import sae_lens
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    if sae_lens.__version__ not in about():
+        pytest.skip(f"the copy is of {about()}, installed is {sae_lens.__version__}")
+    directory = get_pretrained_saes_directory()
+    ours = {release.name: release for release in releases()}
+    assert set(ours) == set(directory)
+    for name, lookup in directory.items():
+        assert {entry.sae: entry.path for entry in ours[name].saes} == lookup.saes_map
+        assert ours[name].repo == lookup.repo_id

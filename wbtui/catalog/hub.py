@@ -1,6 +1,7 @@
 """SAEs in the local Hub cache: registry entries that are on disk, and repositories that the registry does not know.
 
-Only folders are looked at; nothing is asked of the Hub. A registry SAE is called ``release/id``, any other ``org/repo/path``.
+Only folders are looked at; nothing is asked of the Hub. A registry SAE is called ``release/id``, any other
+``org/repo/path``.
 """
 
 from __future__ import annotations

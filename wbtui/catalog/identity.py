@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbtui.catalog.architectures import Architecture
-from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.tensors import site_tensors, tokens_tensors
 from wbtui.errors import WeightsError
 from wbtui.store.fingerprints import tensors_fingerprint
@@ -42,13 +42,16 @@ def model_fingerprint(names: dict[str, Path], arch: Architecture, tied: bool, wh
 
 def sae_identity(names: dict[str, Path], arch: Architecture, sae: SaeInfo, where: str, memo: Path) -> dict[str, Any]:
     """An SAE as it stands in keys: its bytes, its conventions, and the model tensors that map it to the stream."""
-    weights = Path(sae.path) / WEIGHTS
-    through = site_tensors(names, arch, sae.site, sae.layer, where)
-    return {
-        "fingerprint": tensors_fingerprint({weights: sorted(read_header(weights).tensors)}, memo),
+    through = site_tensors(names, arch, sae.site, sae.layer, where, sae.conventions)
+    files = {file: sorted(read_header(file).tensors) for file in sae.files}
+    identity = {
+        "fingerprint": tensors_fingerprint(files, memo),
         "architecture": sae.architecture,
         "site": sae.site,
         "layer": sae.layer,
         "conventions": sae.conventions,
         "through": fingerprint(names, through, memo) if through else "",
     }
+    if sae.format != "saelens":  # the same bytes in another order would be other directions
+        identity["format"] = sae.format
+    return identity

@@ -1,7 +1,9 @@
-"""SAEs of a model: the demo's, those in a model folder's ``saes/``, and those below ``WBTUI_SAE_ROOTS``."""
+"""SAEs of a model: the demo's, those in a model folder's ``saes/``, those below the setting ``sae_roots``, and those
+that the local Hub cache holds. What a file means is decided by :mod:`wbtui.catalog.formats`."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +13,13 @@ from typing import Any
 
 from wbtui import settings
 from wbtui.address import is_path
+from wbtui.catalog.formats import Candidate, candidates, read_candidate, recognise
+from wbtui.catalog.formats.saelens import saelens_places
+from wbtui.catalog.hub import hub_candidates, local_candidates, other_repositories
 from wbtui.catalog.models import DEMO, DEMO_DIR, ModelInfo, read_json
-from wbtui.catalog.saelens_config import parse_saelens_config
+from wbtui.catalog.registry import canonical_model, find_entry
 from wbtui.errors import UsageError, WbtuiError, WeightsError
 
-WEIGHTS = "sae_weights.safetensors"
-CONFIG = "cfg.json"
 MAX_DEPTH = 4
 MAX_FOLDERS = 20_000
 
@@ -42,6 +45,21 @@ class SaeInfo:
     """The model that the SAE's own config names; a label."""
     reader_layer: int | None = None
     """First layer whose heads read what this writes; None behind the last layer (methods 3.6)."""
+    weights: dict[str, Any] = field(default_factory=dict)
+    """Places of W_dec, W_enc and b_dec (:func:`wbtui.catalog.formats.base.place`); empty: SAELens's own."""
+    notes: list[str] = field(default_factory=list)
+    """What a user of its numbers should know: a convention that is not verified, another model's name."""
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """``decoder``, ``encoder`` (None: the decoder transposed) and ``mean`` (b_dec; may be absent)."""
+        return self.weights or saelens_places(self.path, self.conventions)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold its tensors, each once."""
+        items = (self.places.get(role) for role in ("decoder", "encoder", "mean"))
+        return sorted({Path(item["file"]) for item in items if item})
 
 
 def reader_layer(site: str, layer: int, n_layers: int) -> int | None:
@@ -55,9 +73,10 @@ def stream_position(sae: SaeInfo) -> float:
 
     ``resid_post l`` and ``resid_pre l+1`` are one place; the middle of a layer, behind its attention, is ``l + 0.5``.
     """
+    layer = sae.conventions.get("target_layer", sae.layer)  # a cross-layer transcoder writes at its target
     if sae.site == "resid_pre":
-        return float(sae.layer)
-    return sae.layer + (0.5 if sae.site in ("resid_mid", "attn_out", "hook_z") else 1.0)
+        return float(layer)
+    return layer + (0.5 if sae.site in ("resid_mid", "attn_out", "hook_z") else 1.0)
 
 
 def beside(saes: Sequence[SaeInfo], sae: SaeInfo) -> tuple[SaeInfo | None, SaeInfo | None]:
@@ -85,37 +104,60 @@ def _style(sae: SaeInfo) -> str:
     return re.sub(r"\d+", "", sae.name.removeprefix(f"L{sae.layer}")) if sae.name.startswith("L") else sae.site
 
 
-def read_sae(model: ModelInfo, folder: Path, name: str = "") -> SaeInfo:
-    """An SAE from its folder, checked to fit the model.
+def read_sae(model: ModelInfo, path: Path, name: str = "") -> SaeInfo:
+    """An SAE from its folder or file, of any format, checked to fit the model.
+
+    Args:
+        model: the model.
+        path: the folder or file; ``PATH:NAME`` picks one of several in it.
+        name: what to call it; by default as its files do.
 
     Raises:
-        WeightsError: no config or weights, unknown architecture or hook, a width or layer that the model has not.
+        UsageError: several SAEs are there and none is named.
+        WeightsError: nothing that a format knows, unknown architecture or hook, a width or layer that the model has
+            not.
     """
-    where = folder / CONFIG
-    if not (folder / WEIGHTS).is_file():
-        raise WeightsError(f"{folder}: no {WEIGHTS}", f"a SAELens folder with {CONFIG} and {WEIGHTS}")
-    config = read_json(where, "a SAELens cfg.json")
-    parsed = parse_saelens_config(config, str(where))
-    metadata = config.get("metadata")
-    named = (metadata if isinstance(metadata, dict) else {}).get("model_name") or config.get("model_name") or ""
+    entry = ""
+    if not path.exists() and ":" in path.name:
+        last, _, entry = path.name.partition(":")
+        path = path.with_name(last)
+    return _read(model, recognise(path, entry), name)
+
+
+def _read(model: ModelInfo, candidate: Candidate, name: str = "") -> SaeInfo:
+    """A candidate as one of the model's SAEs; a label of another model is noted, for widths alone prove nothing."""
+    fields = read_candidate(candidate)
+    path = candidate.path.absolute() if candidate.path.is_file() else candidate.path.resolve()
+    target = fields["conventions"].get("target_layer", fields["layer"])
     info = SaeInfo(
-        name=name or folder.name,
-        path=str(folder.resolve()),
-        format="saelens",
-        model_name=str(named),
-        reader_layer=reader_layer(parsed["site"], parsed["layer"], model.n_layers),
-        **parsed,
+        name=name or candidate.name,
+        path=str(path) + (f":{candidate.entry}" if candidate.entry else ""),
+        reader_layer=reader_layer(fields["site"], target, model.n_layers),
+        **fields,
     )
-    _check_fit(model, info, str(where))
+    _check_fit(model, info, str(candidate.path))
     return info
+
+
+def _other_model(model: ModelInfo, info: SaeInfo) -> SaeInfo:
+    """The SAE with a note where it names another model than the one that it was opened on."""
+    if not info.model_name or _same_model(model, info.model_name):
+        return info
+    note = f"trained on {info.model_name} by its own word, not on {model.name}: the widths fit, the meaning may not"
+    return replace(info, notes=[note, *info.notes])
 
 
 def _check_fit(model: ModelInfo, info: SaeInfo, where: str) -> None:
     """Refuse what cannot belong to the model."""
-    if not 0 <= info.layer < model.n_layers:
+    for layer in (info.layer, info.conventions.get("target_layer", info.layer)):
+        if not 0 <= layer < model.n_layers:
+            raise WeightsError(
+                f"{where}: hook {info.hook_name} is at layer {layer}",
+                f"a layer from 0 to {model.n_layers - 1} of {model.name}",
+            )
+    if info.weights.get("n_layers", model.n_layers) != model.n_layers:
         raise WeightsError(
-            f"{where}: hook {info.hook_name} is at layer {info.layer}",
-            f"a layer from 0 to {model.n_layers - 1} of {model.name}",
+            f"{where}: made for {info.weights['n_layers']} layers", f"{model.n_layers}, the layers of {model.name}"
         )
     widths = {"hook_z": model.n_heads * model.d_head, "mlp_post": model.d_mlp}
     want = widths.get(info.site, model.d_model)
@@ -128,35 +170,63 @@ def _check_fit(model: ModelInfo, info: SaeInfo, where: str) -> None:
 
 
 def list_saes(model: ModelInfo) -> list[SaeInfo]:
-    """Every SAE that belongs to the model: by place (demo, ``saes/`` in its folder) or by the model name in its config.
+    """Every SAE that belongs to the model: by place (demo, ``saes/`` in its folder), by the model name in its files, or
+    by the registry.
 
     Sorted by layer, then name. Folders that cannot be read or do not fit are left out; naming one says why.
     """
     found: list[SaeInfo] = []
     for root, trusted in _roots(model):
-        for folder in _sae_folders(root):
-            try:
-                info = read_sae(model, folder)
-            except WbtuiError:
-                continue
-            if trusted or _same_model(model, info.model_name):
+        for candidate in walk(root):
+            info = _quiet(model, candidate)
+            if info is not None and (trusted or _same_model(model, info.model_name)):
                 found.append(info)
-    found.sort(key=lambda s: (s.layer, s.site != "resid_post", s.site, s.name))
-    return _unique_names(found)
+    found.sort(key=_order)
+    named = _unique_names(found)
+    if model.kind != DEMO:
+        taken = {info.name for info in named}
+        named += sorted((info for info in _from_hub(model) if info.name not in taken), key=_order)
+    return named
+
+
+def _order(info: SaeInfo) -> tuple[Any, ...]:
+    return info.layer, info.site != "resid_post", info.site, info.name
+
+
+def _quiet(model: ModelInfo, candidate: Candidate, name: str = "") -> SaeInfo | None:
+    try:
+        return _read(model, candidate, name)
+    except WbtuiError:
+        return None
+
+
+def _from_hub(model: ModelInfo) -> list[SaeInfo]:
+    """Those in the Hub cache: of the registry's releases for the model, and of repositories that name the model."""
+    out = [info for name, c in hub_candidates(_known_as(model)) if (info := _quiet(model, c, name)) is not None]
+    for repo, snapshot in other_repositories():
+        for candidate in walk(snapshot):
+            inner = os.path.relpath(candidate.path, snapshot) + (f":{candidate.entry}" if candidate.entry else "")
+            info = _quiet(model, candidate, f"{repo}/{inner}")
+            if info is not None and _same_model(model, info.model_name):
+                out.append(info)
+    return out
 
 
 def find_sae(model: ModelInfo, name: str) -> SaeInfo:
-    """The SAE that ``name`` means: a short name of :func:`list_saes`, a bare layer number, or a folder.
+    """The SAE that ``name`` means: a short name of :func:`list_saes`, a bare layer number, a folder or file, or a
+    registry SAE (``release/id``) that is in the Hub cache.
 
     Raises:
         UsageError: no such SAE; the nearest names are offered.
         WeightsError: a folder that is there but cannot be used.
     """
     if is_path(name):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise UsageError(f"no SAE folder {name}", f"a SAELens folder with {CONFIG} and {WEIGHTS}")
-        return replace(read_sae(model, folder), name=name)
+        path = Path(name).expanduser()
+        if not path.exists() and not (":" in path.name and path.with_name(path.name.partition(":")[0]).exists()):
+            raise UsageError(f"no SAE folder {name}", "a folder or file of one of the formats that the README lists")
+        return _other_model(model, replace(read_sae(model, path), name=name))
+    if "/" in name and (published := _published(model, name)) is not None:
+        return published
     saes = list_saes(model)
     by_name = {sae.name: sae for sae in saes}
     wanted = f"L{name}" if name.isdigit() else name
@@ -177,6 +247,29 @@ def find_sae(model: ModelInfo, name: str) -> SaeInfo:
     )
 
 
+def _published(model: ModelInfo, name: str) -> SaeInfo | None:
+    """A registry SAE; None where the registry has none of that name.
+
+    Raises:
+        UsageError: it is not on disk, or has several target layers.
+        WeightsError: it is there but cannot be used.
+    """
+    bare, _, target = name.partition(":")
+    entry = find_entry(bare)
+    if entry is None:
+        return None
+    found = [c for c in local_candidates(entry) if target in ("", c.entry)]
+    if not found:
+        raise UsageError(
+            f"{name} is in the registry but not on this disk",
+            "an SAE in the local Hub cache",
+            f"`wbtui download {model.name} {bare}` fetches it",
+        )
+    if len(found) > 1:
+        raise UsageError(f"{name}: {len(found)} target layers", f"one of them, as in {bare}:{found[0].entry}")
+    return _other_model(model, _read(model, found[0], name))
+
+
 def sae_roots() -> list[Path]:
     """Folders to look for SAEs in: the setting ``sae_roots``."""
     return list(settings.get("sae_roots"))
@@ -188,30 +281,63 @@ def _roots(model: ModelInfo) -> list[tuple[Path, bool]]:
     return [(own, True)] + [(root, False) for root in sae_roots()]
 
 
-def _sae_folders(root: Path) -> list[Path]:
-    """Folders with a SAELens config below ``root``, depth and number bounded (symlink loops end there)."""
-    out: list[Path] = []
-    seen = 0
+def walk(root: Path) -> list[Candidate]:
+    """Candidates below ``root``, depth and number bounded (symlink loops end there; a folder is entered once)."""
+    out: list[Candidate] = []
+    entered: set[tuple[int, int]] = set()
     queue = [(root, 0)]
-    while queue and seen < MAX_FOLDERS:
+    while queue and len(entered) < MAX_FOLDERS:
         folder, depth = queue.pop(0)
-        seen += 1
         try:
-            if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-                out.append(folder)
-            elif depth < MAX_DEPTH:
-                queue += [(child, depth + 1) for child in sorted(folder.iterdir()) if child.is_dir()]
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in entered:
+                continue
+            entered.add((stat.st_dev, stat.st_ino))
+            found = candidates(folder)
+            out += found
+            if depth < MAX_DEPTH and not any(c.path == folder for c in found):
+                queue += [(Path(child.path), depth + 1) for child in _folders(folder)]
         except OSError:
             continue
     return out
 
 
+def _folders(folder: Path) -> list[os.DirEntry[str]]:
+    def is_folder(child: os.DirEntry[str]) -> bool:
+        try:
+            return child.is_dir()
+        except OSError:  # a link that leads to itself
+            return False
+
+    with os.scandir(folder) as children:
+        return sorted(filter(is_folder, children), key=lambda child: child.name)
+
+
 def _same_model(model: ModelInfo, named: str) -> bool:
-    """Whether a config's model label names this model: equal, or equal in its last part."""
+    """Whether a label names this model: one of the names that it goes by, compared by their last parts."""
     if not named:
         return False
-    ours = {model.name.split(":")[0], Path(model.name).name.split(":")[0]}
-    return named in ours or named.rsplit("/", 1)[-1] in ours
+    wanted = canonical_model(named)
+    return any(canonical_model(ours) == wanted for ours in _names(model))
+
+
+def _known_as(model: ModelInfo) -> str:
+    """The name by which the registry would know a model."""
+    return _names(model)[-1]
+
+
+def _names(model: ModelInfo) -> list[str]:
+    """What a model is called here, its folder's name, and what its own config says that it was loaded from."""
+    names = [model.name]
+    if model.kind == "folder":
+        names.append(Path(model.path).name)
+        try:
+            said = read_json(Path(model.path) / "config.json", "a config.json").get("_name_or_path")
+        except WeightsError:
+            said = None
+        if isinstance(said, str) and said:
+            names.append(said)
+    return names
 
 
 def _unique_names(saes: list[SaeInfo]) -> list[SaeInfo]:
@@ -219,7 +345,7 @@ def _unique_names(saes: list[SaeInfo]) -> list[SaeInfo]:
     taken: set[str] = set()
     out = []
     for sae in saes:
-        folder = Path(sae.path).name
+        folder = Path(sae.path).name.replace(":", "-")
         short = f"L{sae.layer}" + ("" if sae.site == "resid_post" else f"-{sae.site}")
         name = folder if re.match(rf"L{sae.layer}(?!\d)", folder) else short
         if name in taken:

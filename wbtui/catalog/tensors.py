@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from wbtui.catalog.architectures import Architecture
 from wbtui.catalog.models import read_json
@@ -69,8 +70,19 @@ def tokens_tensors(names: dict[str, Path], arch: Architecture, tied: bool, where
     return out
 
 
-def site_tensors(names: dict[str, Path], arch: Architecture, site: str, layer: int, where: str) -> list[str]:
-    """Model tensors that map a site's directions into the residual stream (methods 3.6); empty on the stream itself."""
+def site_tensors(
+    names: dict[str, Path],
+    arch: Architecture,
+    site: str,
+    layer: int,
+    where: str,
+    conventions: dict[str, Any] | None = None,
+) -> list[str]:
+    """Model tensors that map a site's directions into the residual stream (methods 3.6); empty on the stream itself.
+
+    Args:
+        conventions: of the SAE; ``writes: module_output`` is a sublayer's own output, in front of a norm behind it.
+    """
     wanted: list[str] = []
     if site == "hook_z":
         wanted = [arch.attention_out] + ([arch.post_attention_norm] if arch.post_attention_norm else [])
@@ -78,4 +90,14 @@ def site_tensors(names: dict[str, Path], arch: Architecture, site: str, layer: i
         wanted = [arch.mlp_out] + ([arch.post_mlp_norm] if arch.post_mlp_norm else [])
     elif site == "mlp_in":
         wanted = [arch.mlp_norm]
+    post = module_norm(arch, site, conventions or {})
+    if post is not None:
+        wanted.append(post)
     return [resolve(names, arch, name.format(l=layer), where) for name in wanted]
+
+
+def module_norm(arch: Architecture, site: str, conventions: dict[str, Any]) -> str | None:
+    """The norm through which a module's own output reaches the stream, where an SAE was trained in front of it."""
+    if conventions.get("writes") != "module_output":
+        return None
+    return {"attn_out": arch.post_attention_norm, "mlp_out": arch.post_mlp_norm, "mlp_in": arch.post_mlp_norm}.get(site)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wbtui.catalog.plan_neighbours import SAME, Pair, plan_neighbours, roles
-from wbtui.catalog.saes import WEIGHTS, list_saes, stream_position
+from wbtui.catalog.saes import list_saes, stream_position
 from wbtui.definitions import NeighboursDefinition
 from wbtui.errors import StoreError, WbtuiError
 from wbtui.schema_neighbours import DEC, ENC, KINDS, neighbours_columns, null_columns
@@ -135,7 +135,7 @@ class NeighbourShelf:
                 wanted = [
                     s for role, s in self.others
                     if s.path not in self._pairs
-                    and (role or is_remembered(Path(s.path) / WEIGHTS, cache / "fingerprints"))
+                    and (role or all(is_remembered(file, cache / "fingerprints") for file in s.files))
                 ]  # fmt: skip
                 if wanted:
                     plan = plan_neighbours(model, self.sae, self.definition, cache, among=wanted)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wbtui.catalog.attention import AttentionFacts, attention_facts
-from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.catalog.saes import SaeInfo
 from wbtui.errors import UsageError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.mapped import mapped
@@ -188,10 +188,13 @@ def stream_mean(info: SaeInfo) -> Tensor | None:
     """
     if not info.site.startswith("resid_"):
         return None
-    path = Path(info.path) / WEIGHTS
-    entry = read_header(path).tensors.get("b_dec")
+    place = info.places.get("mean")
+    if place is None:
+        return None
+    path = Path(place["file"])
+    entry = read_header(path).tensors.get(place["tensor"])
     if entry is None:
         return None
     if entry.shape != (info.d_out,):
-        raise WeightsError(f"{path}: b_dec has shape {list(entry.shape)}", f"[{info.d_out}] by cfg.json beside it")
+        raise WeightsError(f"{path}: {entry.name} has shape {list(entry.shape)}", f"[{info.d_out}], the SAE's width")
     return mapped(path, entry).to(torch.float32, copy=True)

@@ -1,6 +1,7 @@
 """Tensors mapped out of their files: nothing is read before it is used, no other tensor is mapped.
 
-A compressed array of an ``.npz`` cannot be mapped: it is unpacked, up to the size that its header declares and no further.
+A compressed array of an ``.npz`` cannot be mapped: it is unpacked, up to the size that its header declares and no
+further.
 
 Mappings are private (copy on write): a caller that writes into one changes its own copy, never the file.
 """

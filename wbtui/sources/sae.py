@@ -1,15 +1,17 @@
 """SAEs read out of their files and mapped into the residual stream (methods 3.6), row slice by row slice.
 
-Files are read by ourselves (SAELens takes 8 s to import): ``W_enc [d_in, d_sae]`` and ``W_dec [d_sae, d_out]`` of
-``sae_weights.safetensors``. Gates, thresholds, biases and skips change when a feature fires, not its direction.
+Files are read by ourselves (SAELens takes 8 s to import), whatever the publisher's format: the catalog says which
+tensor of which file is W_enc and W_dec and which of its dimensions counts features (:mod:`wbtui.catalog.formats`).
+Gates, thresholds, biases and skips change when a feature fires, not its direction.
 
 Decoder rows are what a feature adds to the stream:
 
 * at ``resid_*``, ``attn_out``, ``mlp_out`` and for transcoders, ``d`` as it is (the last three sit behind the
   post-norms of Gemma-2);
 * at ``hook_z``, ``sum_h d_h W_O^h diag(gain)``; at ``mlp_post``, ``d W_out diag(gain)``, with the gain of the norm
-  behind the sublayer where the model has one. That norm's 1/rms per token is left out: a direction is meant up to a
-  positive factor.
+  behind the sublayer where the model has one. The same gain applies to a dictionary of a module's own output
+  (sparsify's ``layers.3.mlp``), which sits in front of that norm. The norm's 1/rms per token is left out: a direction
+  is meant up to a positive factor.
 
 Encoder rows are what the feature reads, as a covector on the raw stream:
 
@@ -26,16 +28,18 @@ Scaling conventions (decoder-norm folds, average norms) change no direction and 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from wbtui.catalog.saes import WEIGHTS, SaeInfo
+from wbtui.catalog.saes import SaeInfo
+from wbtui.catalog.tensors import module_norm
 from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
-from wbtui.sources.mapped import mapped
+from wbtui.sources.mapped import mapped, part
 from wbtui.sources.model import norm_gain
-from wbtui.tensorfile import Header, TensorEntry, read_header
+from wbtui.tensorfile import TensorEntry, read_header
 
 _TILE = 128
 
@@ -66,12 +70,12 @@ class SaeSource:
         self.info = info
         self.n = info.d_sae
         self._ckpt = ckpt
-        self._path = Path(info.path) / WEIGHTS
-        header = read_header(self._path)
         self._check_fit()
-        self._decoder = self._entry(header, "W_dec", (info.d_sae, info.d_out))
-        self._tied = bool(info.conventions.get("tied_encoder", False))
-        self._encoder = None if self._tied else self._entry(header, "W_enc", (info.d_in, info.d_sae))
+        places = info.places
+        self._decoder = DictionaryMatrix(places["decoder"], info.d_sae, info.d_out)
+        self._encoder = (
+            None if places["encoder"] is None else DictionaryMatrix(places["encoder"], info.d_sae, info.d_in)
+        )
         reads = info.conventions.get("reads")
         if reads not in ("stream", "gained_norm", "plain_norm", "off_stream"):
             raise WeightsError(f"{info.path}: the encoder reads {reads!r}", "conventions of parse_saelens_config")
@@ -85,6 +89,8 @@ class SaeSource:
         if reads == "gained_norm":
             self._read_gain = norm_gain(ckpt, ckpt.architecture.mlp_norm.format(l=info.layer))
         self._write_map = self._write_matrix()
+        post = module_norm(ckpt.architecture, info.site, info.conventions)
+        self._write_gain = None if post is None else norm_gain(ckpt, post.format(l=info.layer))
 
     def decoder_rows(self, start: int, stop: int) -> torch.Tensor:
         """What features write into the residual stream.
@@ -96,7 +102,9 @@ class SaeSource:
             Tensor: ``[stop - start, d_model]`` float32, a copy; rows are not normalised.
         """
         self._check_range(start, stop)
-        rows = mapped(self._path, self._decoder)[start:stop].to(torch.float32, copy=True)
+        rows = self._decoder.rows(start, stop)
+        if self._write_gain is not None:
+            rows *= self._write_gain
         return rows if self._write_map is None else _product(rows, self._write_map)
 
     def encoder_rows(self, start: int, stop: int) -> torch.Tensor | None:
@@ -111,11 +119,7 @@ class SaeSource:
         self._check_range(start, stop)
         if self.reads_absent is not None:
             return None
-        if self._encoder is None:
-            rows = mapped(self._path, self._decoder)[start:stop].to(torch.float32, copy=True)
-        else:
-            columns = mapped(self._path, self._encoder)[:, start:stop].to(torch.float32)
-            rows = columns.T.clone(memory_format=torch.contiguous_format)
+        rows = (self._decoder if self._encoder is None else self._encoder).rows(start, stop)
         if self.info.conventions.get("normalize_activations") == "layer_norm":
             rows -= rows.mean(dim=1, keepdim=True)
         if self._read_gain is not None:
@@ -165,19 +169,56 @@ class SaeSource:
                 f"{info.path}: hook {info.hook_name}", "a hook of this model: its attention and MLP run side by side"
             )
 
-    def _entry(self, header: Header, name: str, shape: tuple[int, int]) -> TensorEntry:
-        entry = header.tensors.get(name)
-        if entry is None:
-            raise WeightsError(f"{self._path}: no tensor {name}", f"{name} {list(shape)} as SAELens saves it")
-        if entry.shape != shape:
-            raise WeightsError(
-                f"{self._path}: {name} has shape {list(entry.shape)}", f"{list(shape)} by cfg.json beside it"
-            )
-        return entry
-
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.n:
             raise UsageError(f"features {start} to {stop}", f"a range in 0 to {self.n}")
+
+
+class DictionaryMatrix:
+    """W_dec or W_enc as rows, one a feature, read slice by slice out of whichever order and file it is kept in.
+
+    Args:
+        place: from :func:`wbtui.catalog.formats.base.place`.
+        d_sae, width: what the config says of its size.
+
+    Raises:
+        WeightsError: no such tensor, or of another shape.
+    """
+
+    def __init__(self, place: dict[str, Any], d_sae: int, width: int) -> None:
+        self.path = Path(place["file"])
+        self.features, self.index = int(place["features"]), place.get("index")
+        self._times, self._over = float(place.get("times", 1.0)), float(place.get("over", 1.0))
+        entry = read_header(self.path).tensors.get(place["tensor"])
+        if entry is None:
+            raise WeightsError(f"{self.path}: no tensor {place['tensor']}", f"{place['tensor']}, a dictionary's matrix")
+        shape: tuple[int, ...] = (d_sae, width) if self.features == 0 else (width, d_sae)
+        if self.index is not None:
+            shape = (shape[0], entry.shape[1] if len(entry.shape) == 3 else -1, shape[1])
+        if entry.shape != shape:
+            raise WeightsError(
+                f"{self.path}: {entry.name} has shape {list(entry.shape)}", f"{list(shape)} by its config or format"
+            )
+        self.entry: TensorEntry = entry
+        self._unpacked: torch.Tensor | None = None
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """``[stop - start, width]`` float32, a copy, in the scale of the model's stream."""
+        span = slice(start, stop)
+        index: tuple[slice | int, ...] = (span,) if self.features == 0 else (slice(None), span)
+        if self.index is not None:
+            index = (span, int(self.index))
+        if self.entry.packed:  # a compressed array is unpacked once
+            if self._unpacked is None:
+                self._unpacked = mapped(self.path, self.entry)
+            piece = self._unpacked[index]
+        else:
+            piece = part(self.path, self.entry, index)
+        rows = piece if self.features == 0 else piece.T
+        rows = rows.to(torch.float32, copy=self.entry.packed).contiguous()
+        if self._times != 1.0:
+            rows = rows * self._times
+        return rows / self._over if self._over != 1.0 else rows
 
 
 def _product(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

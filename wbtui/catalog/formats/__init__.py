@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,5 +122,3 @@ def table() -> str:
 
 
 __all__ = ["FORMATS", "Candidate", "Format", "by_loader", "candidates", "read_candidate", "recognise", "table"]
-
-

@@ -1,8 +1,8 @@
 """What every format's reader is made of: candidates, places of tensors, hints beside a file, small YAML. Stdlib only.
 
-A reader turns a publisher's layout into a SAELens-like config, which :func:`wbtui.catalog.saelens_config.parse_saelens_config`
-checks and maps to a site of the stream, and into *places*: which tensor of which file is W_dec and W_enc, and which of
-its dimensions counts features.
+A reader turns a publisher's layout into a SAELens-like config, which
+:func:`wbtui.catalog.saelens_config.parse_saelens_config` checks and maps to a site of the stream, and into *places*:
+which tensor of which file is W_dec and W_enc, and which of its dimensions counts features.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Format:
         layout: the files, for the support table.
         loaders: SAELens's names (``conversion_func``) of the registry entries that have this layout.
         notes: what is particular, for the support table.
-        find: (folder, names of the files in it) -> candidates; looks at names, and at headers where one file holds several SAEs.
+        find: (folder, names of the files in it) -> candidates; looks at names, and at headers where one file holds
+            several SAEs.
         read: a candidate -> the fields of ``SaeInfo`` that the files decide.
     """
 

@@ -1,6 +1,6 @@
 """Cross-layer transcoders as circuit-tracer writes them: ``W_enc_<L>.safetensors`` (``W_enc_<L> [d_sae, d_model]``,
-biases), ``W_dec_<L>.safetensors`` (``W_dec_<L> [d_sae, n_layers - L, d_model]``: target layers from L on), ``config.yaml``
-(``model_name``, ``feature_input_hook``, ``feature_output_hook``).
+biases), ``W_dec_<L>.safetensors`` (``W_dec_<L> [d_sae, n_layers - L, d_model]``: target layers from L on),
+``config.yaml`` (``model_name``, ``feature_input_hook``, ``feature_output_hook``).
 
 Each target layer is an SAE of its own; the sum over them, as SAELens makes it, is a direction that nothing writes.
 """
@@ -74,7 +74,9 @@ def _read(candidate: Candidate) -> dict[str, Any]:
         encoder=place(encoder, encoder_file, 0),
         conventions={"target_layer": target},
         n_layers=layer + count,
-        notes=[f"one target of a cross-layer transcoder: reads layer {layer}, writes as the MLP of layer {target} does"],
+        notes=[
+            f"one target of a cross-layer transcoder: reads layer {layer}, writes as the MLP of layer {target} does"
+        ],
     )
 
 

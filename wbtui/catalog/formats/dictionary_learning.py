@@ -87,7 +87,9 @@ def _hook(trainer: dict[str, Any], where: Path) -> tuple[str, bool]:
     name, layer = trainer.get("submodule_name"), trainer.get("layer")
     match = re.fullmatch(r"(resid_post|resid_out|resid|attn_out|attn|mlp_out|mlp)_?layer_?(\d{1,4})", str(name))
     if match:
-        kind = {"resid": "hook_resid_post", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}[match.group(1).split("_")[0]]
+        kind = {"resid": "hook_resid_post", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}[
+            match.group(1).split("_")[0]
+        ]
         if isinstance(layer, int) and layer != int(match.group(2)):
             raise WeightsError(f"{where}: submodule_name {name} but layer {layer}", "one layer in both")
         return f"blocks.{match.group(2)}.{kind}", not kind.startswith("hook_resid")

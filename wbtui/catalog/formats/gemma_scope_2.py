@@ -1,4 +1,5 @@
-"""Gemma Scope 2: ``params.safetensors`` with ``w_enc [d_in, d_sae]`` and ``w_dec [d_sae, d_out]``, ``config.json`` beside.
+"""Gemma Scope 2: ``params.safetensors`` with ``w_enc [d_in, d_sae]`` and ``w_dec [d_sae, d_out]``, ``config.json``
+beside.
 
 The config names Hugging Face modules; without one the folder's name says as much. ``attn_out`` is the input of W_O, so
 ``hook_z``. Transcoders read the output of the norm in front of the MLP, gain included. Cross-layer transcoders
@@ -54,7 +55,9 @@ def _read(candidate: Candidate) -> dict[str, Any]:
     file = candidate.path if clt else folder / PARAMS
     header = header_of(file)
     encoder, decoder = tensor(header, "w_enc"), tensor(header, "w_dec")
-    config = read_json(folder / "config.json", "Gemma Scope 2's config.json") if (folder / "config.json").is_file() else {}
+    config = (
+        read_json(folder / "config.json", "Gemma Scope 2's config.json") if (folder / "config.json").is_file() else {}
+    )
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise WeightsError(f"{folder}/config.json: architecture {config['architecture']!r}", "jump_relu")
     if clt:
@@ -88,7 +91,9 @@ def _read(candidate: Candidate) -> dict[str, Any]:
     )
 
 
-def _cross_layer(candidate: Candidate, layer: int, config: dict[str, Any], encoder: Any, decoder: Any) -> dict[str, Any]:
+def _cross_layer(
+    candidate: Candidate, layer: int, config: dict[str, Any], encoder: Any, decoder: Any
+) -> dict[str, Any]:
     """One target layer of one layer's cross-layer transcoder."""
     file = candidate.path
     if len(decoder.shape) != 3:
@@ -121,13 +126,17 @@ def _cross_layer(candidate: Candidate, layer: int, config: dict[str, Any], encod
         encoder=place(encoder, file, 1),
         conventions={"target_layer": target},
         n_layers=count,
-        notes=[f"one target of a cross-layer transcoder: reads layer {layer}, writes as the MLP of layer {target} does"],
+        notes=[
+            f"one target of a cross-layer transcoder: reads layer {layer}, writes as the MLP of layer {target} does"
+        ],
     )
 
 
 def _kind_and_layer(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
     text = path_text(folder)
-    named = [kind for kind in ("resid_post", "attn_out", "mlp_out", "transcoder") if kind in text.rsplit("/snapshots/")[-1]]
+    named = [
+        kind for kind in ("resid_post", "attn_out", "mlp_out", "transcoder") if kind in text.rsplit("/snapshots/")[-1]
+    ]
     match = re.search(r"layer_(\d{1,4})(?!\d)", folder.name)
     kind, layer = named[-1] if named else None, int(match.group(1)) if match else None
     hook = config.get("hf_hook_point_in")
@@ -141,13 +150,15 @@ def _kind_and_layer(folder: Path, config: dict[str, Any]) -> tuple[str, int]:
         return said, int(found.group(1))
     if kind is None or layer is None:
         raise WeightsError(
-            f"{folder}: no config.json with hf_hook_point_in", "config.json, or a path like resid_post/layer_12_width_16k_…"
+            f"{folder}: no config.json with hf_hook_point_in",
+            "config.json, or a path like resid_post/layer_12_width_16k_…",
         )
     return kind, layer
 
 
 def _model(folder: Path, config: dict[str, Any]) -> str:
-    """The model's Hub id, as the config or the repository names it (``gemma-v3-1b-pt`` stands for ``gemma-3-1b-pt``)."""
+    """The model's Hub id, as the config or the repository names it (``gemma-v3-1b-pt`` stands for
+    ``gemma-3-1b-pt``)."""
     name = config.get("model_name")
     if not isinstance(name, str):
         match = re.search(r"gemma-scope-2-([0-9]+[mb]-(?:pt|it))", path_text(folder))
@@ -163,8 +174,8 @@ FORMAT = Format(
     "Gemma Scope 2",
     "`…/layer_N_width_W_l0_K/params.safetensors`, `config.json`; `clt/…/params_layer_N.safetensors`",
     ("gemma_3",),
-    "residual, attention (`hook_z`), MLP, transcoders with and without skip; cross-layer transcoders, each target layer "
-    "an SAE of its own (SAELens sums them)",
+    "residual, attention (`hook_z`), MLP, transcoders with and without skip; cross-layer transcoders, each target "
+    "layer an SAE of its own (SAELens sums them)",
     _find,
     _read,
 )

@@ -1,9 +1,9 @@
 """Llama Scope: ``hyperparams.json`` with ``checkpoints/final.safetensors`` (``encoder.weight [d_sae, d_model]``,
 ``decoder.weight [d_model, d_sae]``, the order of ``nn.Linear``), and the later layout with ``config.json``.
 
-Inputs are scaled by sqrt(d_model) / average norm (``expected_average_only_in``): no direction changes. The gate compares
-pre-activation times decoder norm with one threshold where ``sparsity_include_decoder_norm`` is true; SAELens's conversion
-leaves the norm out, so thresholds are marked as not verified (methods 3.6).
+Inputs are scaled by sqrt(d_model) / average norm (``expected_average_only_in``): no direction changes. The gate
+compares pre-activation times decoder norm with one threshold where ``sparsity_include_decoder_norm`` is true;
+SAELens's conversion leaves the norm out, so thresholds are marked as not verified (methods 3.6).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _check_norms(config: dict[str, Any], where: Path) -> None:
     norms = config.get("dataset_average_activation_norm")
     if norms is None:
         return
-    values = [norms.get(k) for k in ("in", "out") if norms.get(k) is not None] if isinstance(norms, dict) else [norms]
+    values = [norms[k] for k in ("in", "out") if k in norms] if isinstance(norms, dict) else [norms]
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value <= 0:

@@ -1,7 +1,8 @@
 """OpenAI's ``sparse_autoencoder`` files: ``<location>_v5_32k/autoencoders/<layer>.pt``.
 
-A state dict with ``encoder.weight [n_latents, d_model]``, ``decoder.weight [d_model, n_latents]`` (``nn.Linear``'s order),
-``pre_bias``, ``latent_bias`` and the name of its activation. Those with TopK (v4, v5) normalise their input as a LayerNorm
+A state dict with ``encoder.weight [n_latents, d_model]``, ``decoder.weight [d_model, n_latents]`` (``nn.Linear``'s
+order), ``pre_bias``, ``latent_bias`` and the name of its activation. Those with TopK (v4, v5) normalise their input as
+a LayerNorm
 does: ``layer_norm``, which centres.
 """
 

@@ -1,5 +1,5 @@
-"""Qwen Scope: ``layer<N>.sae.pt`` with ``W_enc [d_sae, d_in]``, ``W_dec [d_in, d_sae]``, in a repository whose name says
-the model, width and k (``SAE-Res-Qwen3-1.7B-Base-W32K-L0_50``). TopK on ``resid_post``."""
+"""Qwen Scope: ``layer<N>.sae.pt`` with ``W_enc [d_sae, d_in]``, ``W_dec [d_in, d_sae]``, in a repository whose name
+says the model, width and k (``SAE-Res-Qwen3-1.7B-Base-W32K-L0_50``). TopK on ``resid_post``."""
 
 from __future__ import annotations
 

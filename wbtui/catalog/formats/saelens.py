@@ -44,8 +44,8 @@ FORMAT = Format(
     "SAELens",
     "`cfg.json`, `sae_weights.safetensors`",
     ("sae_lens",),
-    "standard, gated, jumprelu, topk, batchtopk, matryoshka, matching pursuit, temporal, transcoders, skip-transcoders; "
-    "gpt2 res-jb and the OpenAI v5 dictionaries as SAELens hosts them",
+    "standard, gated, jumprelu, topk, batchtopk, matryoshka, matching pursuit, temporal, transcoders, skip-"
+    "transcoders; gpt2 res-jb and the OpenAI v5 dictionaries as SAELens hosts them",
     _find,
     _read,
 )

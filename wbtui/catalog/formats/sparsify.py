@@ -2,8 +2,9 @@
 ``layers.10.mlp``, ``embed_tokens``).
 
 ``encoder.weight [num_latents, d_in]`` and ``W_dec [num_latents, d_in]``: both count features first. (SAELens's loader
-transposes ``W_dec`` and rounds to bfloat16; the publisher's order is what counts here.) The input loses ``b_dec`` first,
-except in transcoders, which read a module's input and write its output. ``num_latents`` 0 means d_in × expansion_factor.
+transposes ``W_dec`` and rounds to bfloat16; the publisher's order is what counts here.) The input loses ``b_dec``
+first, except in transcoders, which read a module's input and write its output. ``num_latents`` 0 means d_in ×
+expansion_factor.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def _read(candidate: Candidate) -> dict[str, Any]:
     else:
         match = _MODULE.fullmatch(folder.name)
         if match is None:
-            raise WeightsError(f"{folder}: folder {folder.name!r}", "a module's name: layers.N, layers.N.mlp, embed_tokens")
+            raise WeightsError(
+                f"{folder}: folder {folder.name!r}", "a module's name: layers.N, layers.N.mlp, embed_tokens"
+            )
         layer, part = int(match.group(1)), match.group(2) or "block"
     if transcode and part != "mlp":
         raise WeightsError(f"{folder}: a transcoder of {part}", "one of an MLP (layers.N.mlp)")
