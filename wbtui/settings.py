@@ -55,7 +55,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("copy", "choice", "auto", "where copies go: tmux inside tmux, else the terminal (OSC 52)", COPY_ROUTES),
     Setting("copy_bytes", "whole", 74_994, "bytes up to which a terminal is asked to copy; more goes to a file"),
     Setting("definition", "choice", "folded", "definition of the numbers", DEFINITION_NAMES),
-    Setting("device", "words", ("auto",), "devices of the service: auto, cpu, cuda, cuda:N, mps; one worker each"),
+    Setting("device", "words", ("auto",), "devices of the service: auto, cpu, cuda, cuda:N, mps, all; one worker each"),
     Setting("tile", "whole", 128, "feature rows in one tile, a multiple of 16", least=1),
     Setting("idle_unload", "number", 600.0, "seconds without work until weights leave the memory"),
     Setting("idle_exit", "number", 3600.0, "seconds without work and clients until the service ends"),

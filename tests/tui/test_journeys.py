@@ -472,3 +472,21 @@ async def test_a_first_visit_says_five_lines_until_the_first_key_and_the_next_re
         main = await settled(pilot)
         assert "WELCOME" not in screen_text(again)
         assert (main.view.cursor, main.view.sort) == (left.cursor, left.sort)
+
+
+async def test_memory_stands_on_the_last_line_and_the_service_can_be_restarted(
+    ready: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarted: list[bool] = []
+    monkeypatch.setattr("wbtui.service.client.restart", lambda: restarted.append(True))
+    app = ready.app(ready.address(), FakeClient())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await until(pilot, lambda: app.desk.state == "up")
+        device = {"name": "0:auto", "device": "cuda:0", "memory": [3 << 30, 24 << 30], "busy": True, "alive": True}
+        app.desk._take(app.desk._client, {"event": "devices", "devices": [{**device, "at": "shard"}]})  # type: ignore[arg-type]
+        await until(pilot, lambda: "cuda:0 3.0/24 GiB" in screen_text(app))
+        await pilot.press("J")
+        await until(pilot, lambda: "3.0 of 24.0 GiB in use" in screen_text(app))
+        await pilot.press("R")
+        await until(pilot, lambda: bool(restarted) and "was restarted" in screen_text(app))

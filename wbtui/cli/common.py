@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 from rich.cells import cell_len
@@ -12,6 +13,8 @@ from rich.cells import cell_len
 from wbtui.address import Address, parse_address
 from wbtui.display import safe_token_text
 from wbtui.errors import UsageError
+
+Result = TypeVar("Result")
 
 
 def print_json(data: Any) -> None:
@@ -51,6 +54,27 @@ def address_of(words: tuple[str, ...], *, sae: bool) -> Address:
             f"{address}: no SAE", "MODEL@SAE, for example demo@L3", f"`wbtui saes {address.model}` lists them"
         )
     return address
+
+
+def offering_restart(work: Callable[[], Result]) -> Result:
+    """Do something with the service; where one of another version runs and a person is there, offer to replace it.
+
+    Raises:
+        ServiceError: another version, and nobody who said yes.
+    """
+    from wbtui.service import client, protocol
+
+    try:
+        return work()
+    except protocol.OtherVersion as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        click.echo(f"wbtui: {error.found}; this is {error.expected}", err=True)
+        said = "restart it? finished shards stay, and what it is computing is asked for again"
+        if not click.confirm(said, default=True, err=True):
+            raise
+        client.restart()
+        return work()
 
 
 def is_terminal() -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json
+from wbtui.cli.common import address_of, offering_restart, print_json
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
 
@@ -163,7 +163,7 @@ def run(
             return local.run_job(request, progress, timeout=timeout, config=config)
         if device:
             check_device(device)
-        return running.run_job(request, progress, timeout=timeout, config=config)
+        return offering_restart(lambda: running.run_job(request, progress, timeout=timeout, config=config))
 
 
 def check_device(device: str) -> None:

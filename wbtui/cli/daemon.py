@@ -22,7 +22,33 @@ def _config(device: str | None) -> Any:
     return ServiceConfig.from_env(**({"devices": tuple(device.split(","))} if device else {}))
 
 
-device_option = click.option("--device", help="cpu, cuda, cuda:N, mps or auto; several with commas.")
+device_option = click.option("--device", help="cpu, cuda, cuda:N, mps, auto, or all; several with commas.")
+
+UNIT = """\
+# wbtui's compute service under systemd, for one user: it then starts at boot and is started again when it dies.
+#   wbtui daemon unit > ~/.config/systemd/user/wbtui.service
+#   systemctl --user daemon-reload && systemctl --user enable --now wbtui
+# Without lingering, systemd ends a user's services with the last session, SSH included:
+#   loginctl enable-linger   (as yourself; some sites ask an administrator)
+# Not needed otherwise: clients start the service by themselves, and it outlives them.
+[Unit]
+Description=wbtui compute service
+
+[Service]
+Type=exec
+ExecStart={python} -P -m wbtui daemon run
+{environment}Restart=on-failure
+RestartSec=2
+# 3: another service has the place already
+RestartPreventExitStatus=3
+TimeoutStopSec=30
+# the service ends its own workers; what remains after that is ended with it
+KillMode=mixed
+NoNewPrivileges=yes
+
+[Install]
+WantedBy=default.target
+"""
 
 
 @daemon.command()
@@ -104,11 +130,40 @@ def run(device: str | None) -> int:
     return serve(_config(device), foreground=True)
 
 
+@daemon.command()
+def unit() -> None:
+    """Print a systemd user unit that runs the service; its comments say how to install it."""
+    import os
+    import sys
+
+    from wbtui.service.start import environment
+
+    kept = ("WBTUI_", "HF_", "CUDA_VISIBLE_DEVICES")
+    found = {k: v for k, v in environment().items() if k.startswith(kept) and "TOKEN" not in k and os.environ.get(k)}
+    lines = "".join(f"Environment={_quoted(f'{k}={v}')}\n" for k, v in sorted(found.items()))
+    click.echo(UNIT.format(python=_quoted(sys.executable), environment=lines), nl=False)
+
+
+def _quoted(text: str) -> str:
+    """A word of a unit file: ``%`` and ``$`` mean something there, and so do quotes."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"' if any(c in text for c in " \t'\\\"") else text
+
+
 def _say(found: dict[str, Any]) -> None:
     workers = found.get("workers") or []
     entries = workers.values() if isinstance(workers, dict) else workers
-    names = ", ".join(str(w.get("device") or w.get("name") or w) for w in entries if isinstance(w, dict))
+    names = ", ".join(_device(w) for w in entries if isinstance(w, dict))
     click.echo(
         f"running: process {found.get('pid')}, version {found.get('version')}, "
         f"{found.get('jobs', 0)} jobs, devices {names or 'none'}"
     )
+
+
+def _device(worker: dict[str, Any]) -> str:
+    """A device with its memory: ``cuda:0 3.1 of 24.0 GiB``."""
+    name = str(worker.get("device") or worker.get("name"))
+    memory = worker.get("memory")
+    if isinstance(memory, list) and len(memory) == 2:
+        name += f" ({memory[0] / 2**30:.1f} of {memory[1] / 2**30:.1f} GiB used)"
+    return name

@@ -11,7 +11,7 @@ import click
 
 from wbtui import paths
 from wbtui.cli.cache import human
-from wbtui.cli.common import print_json, print_table
+from wbtui.cli.common import offering_restart, print_json, print_table
 from wbtui.errors import UsageError, WbtuiError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def fill(
     else:
         if device:
             check_device(device)
-        results = run_jobs(requests, said, timeout=timeout, config=config)
+        results = offering_restart(lambda: run_jobs(requests, said, timeout=timeout, config=config))
     failed = [
         (request, result) for request, result in zip(requests, results, strict=True) if isinstance(result, WbtuiError)
     ]

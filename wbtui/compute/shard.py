@@ -13,6 +13,7 @@ import torch
 from wbtui import schema, schema_attention, schema_neighbours
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.mask import neighbour_counts
+from wbtui.compute.memory import tile_for, used_and_total
 from wbtui.compute.weights import Weights
 from wbtui.definitions import MaskDefinition, NullDefinition
 from wbtui.errors import WeightsError, WorkError
@@ -124,7 +125,8 @@ def _rows(
         progress(done / of)
 
     writes, reads = weights.tables()
-    common: dict[str, Any] = {**weights.norm, "tile": task.tile, "stop": stop, "progress": step}
+    tile = tile_for(task.tile, len(writes.ids), task.device)
+    common: dict[str, Any] = {**weights.norm, "tile": tile, "stop": stop, "progress": step}
     if spec.analysis == "tokens":
         decoder = weights.sae.decoder_rows(task.start, task.stop)
         encoder = weights.sae.encoder_rows(task.start, task.stop)
@@ -192,6 +194,11 @@ def _plain(value: Any) -> float | int | None:
     if isinstance(number, float) and not np.isfinite(number):
         return None
     return number
+
+
+def memory(device: str) -> tuple[int, int] | None:
+    """Bytes used by anyone and in all; see :func:`wbtui.compute.memory.used_and_total`."""
+    return used_and_total(device)
 
 
 def unload() -> None:

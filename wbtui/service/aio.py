@@ -61,10 +61,10 @@ class EventQueue:
 class AsyncClient:
     """A connection that is kept up until :meth:`close`.
 
-    Beside the service's own events, listeners are told ``{event: "connected", jobs}`` after each (re)connection,
-    ``{event: "disconnected"}``, ``{event: "refused", error}`` where the service is of another version or none can be
-    started, and ``{event: "overflow"}`` where events were dropped. A service that was told to end (``ending``) is
-    started again only by the next call.
+    Beside the service's own events, listeners are told ``{event: "connected", jobs, devices}`` after each
+    (re)connection, ``{event: "disconnected"}``, ``{event: "refused", error}`` where the service is of another version
+    or none can be started, and ``{event: "overflow"}`` where events were dropped. A service that was told to end
+    (``ending``) is started again only by the next call.
 
     Args:
         autostart: start a service if there is none, also when reconnecting.
@@ -257,12 +257,12 @@ class AsyncClient:
             if message.get("id") == watch.id:
                 break
             self._hear(message)
-        jobs = protocol.result(message)["jobs"]
+        found = protocol.result(message)
         self.error, self._refused, self._told_to_end = None, "", False
         async with self._changed:
             self._attempts += 1
             self._changed.notify_all()
-        self._emit({"event": "connected", "jobs": jobs})
+        self._emit({"event": "connected", "jobs": found["jobs"], "devices": found.get("devices", [])})
         return reader
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wbtui import settings
@@ -12,6 +14,7 @@ from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError
 
 WORK = "wbtui.compute.shard"
+DEVICE_FILES = Path("/dev")
 PLANNER = "wbtui.service.planning:products_of"
 
 
@@ -24,7 +27,8 @@ class ServiceConfig:
     planner: str = PLANNER
     """``module:function`` that makes the list of products of a request; no torch."""
     devices: tuple[str, ...] = ("auto",)
-    """One worker process each: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    """One worker process each: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``all`` stands for every CUDA device
+    that ``CUDA_VISIBLE_DEVICES`` leaves. The same device twice is two workers on it."""
     tile: int = 128
     """Feature rows in one tile; halved where a shard ran out of memory."""
     idle_unload: float = 600.0
@@ -45,10 +49,13 @@ class ServiceConfig:
     def __post_init__(self) -> None:
         if not self.devices:
             raise UsageError("no device", "one or more of auto, cpu, cuda, cuda:N, mps")
+        object.__setattr__(
+            self, "devices", tuple(n for d in self.devices for n in (every_device() if d == "all" else (d,)))
+        )
         for device in self.devices:
             kind, _, index = device.partition(":")
             if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-                raise UsageError(f"device {device!r}", "auto, cpu, cuda, cuda:N or mps")
+                raise UsageError(f"device {device!r}", "auto, cpu, cuda, cuda:N, mps or all")
         if self.tile < TILE_STEP or self.tile % TILE_STEP:
             raise UsageError(f"tile {self.tile}", f"a multiple of {TILE_STEP}, at least {TILE_STEP}")
 
@@ -74,3 +81,17 @@ class ServiceConfig:
         data = json.loads(text)
         data["devices"] = tuple(data["devices"])
         return ServiceConfig(**data)
+
+
+def every_device() -> tuple[str, ...]:
+    """What ``all`` means here: each CUDA device that this process may see, else ``auto``.
+
+    Nothing is loaded for it: counted are the driver's device files, and of them what ``CUDA_VISIBLE_DEVICES`` names (as
+    CUDA reads it: what follows the first name that is none does not count).
+    """
+    there = len([p for p in DEVICE_FILES.glob("nvidia[0-9]*") if p.name.removeprefix("nvidia").isdecimal()])
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        parts = [part.strip() for part in named.split(",")]
+        there = min(there, next((n for n, part in enumerate(parts) if part in ("", "-1")), len(parts)))
+    return tuple(f"cuda:{n}" for n in range(there)) or ("auto",)

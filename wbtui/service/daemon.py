@@ -231,16 +231,7 @@ class Daemon:
             "retiring": self.retiring,
             "jobs": sum(job.live for job in scheduler.jobs.values()),
             "rows": len(scheduler.rows),
-            "workers": [
-                {
-                    "name": name,
-                    "alive": worker.alive,
-                    "busy": (running := scheduler.workers[name]) is not None,
-                    "at": running.unit.kind if running is not None else None,
-                    **worker.info,
-                }
-                for name, worker in self.engine.workers.items()
-            ],
+            "workers": self.engine.devices(),
         }
 
 

@@ -73,8 +73,10 @@ class Engine:
         self.on_event = on_event
         self.on_answer = on_answer
         if workers is None:
+            beside = max(1, sum(device in ("cpu", "auto") for device in config.devices))
             workers = {
-                f"{n}:{device}": WorkerProcess(device, config.work, log_fd) for n, device in enumerate(config.devices)
+                f"{n}:{device}": WorkerProcess(device, config.work, log_fd, beside)
+                for n, device in enumerate(config.devices)
             }
         self.workers = workers
         self.scheduler = Scheduler(workers, config.tile)
@@ -82,6 +84,7 @@ class Engine:
         self._told: dict[int, float] = {}
         self._pumping = False
         self._looked = time.monotonic()
+        self._memory: dict[str, Any] = {}
         self._suspects: dict[str, Running] = {}
         """Units that a worker had nothing to say about at the last look though it has no task."""
         self.closing = False
@@ -204,8 +207,29 @@ class Engine:
                 if worker.alive:
                     log.info("worker %s ends: no work for %.0f s", name, now - self.last_work)
                     worker.close(min(1.0, self.config.stop_grace))  # an idle worker goes at once or is halted
+        self._tell(self._tell_devices)
         live = {job.id for job in self.scheduler.jobs.values() if job.live}
         self._told = {job_id: when for job_id, when in self._told.items() if job_id in live}
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Each worker as people see it: name, device, memory [used, total] in bytes, alive, busy, what it is at."""
+        out = []
+        for name, worker in self.workers.items():
+            running = self.scheduler.workers[name]
+            at = running.unit.kind if running is not None else None
+            out.append({"name": name, "alive": worker.alive, "busy": running is not None, "at": at, **worker.info})
+        return out
+
+    def _tell_devices(self) -> None:
+        """Memory, to those who watch, where it moved by a twentieth of a gigabyte."""
+        found = {
+            d["name"]: [d.get("device", d["name"]), *(round(n / 5e7) for n in d["memory"])]
+            for d in self.devices()
+            if d.get("memory")
+        }
+        if found != self._memory:
+            self._memory = found
+            self.on_event({"event": "devices", "devices": self.devices()})
 
     def close(self) -> None:
         """Stop what runs and end the workers; a shard that does not stop in time is lost and computed again later."""

@@ -50,10 +50,12 @@ class WorkerProcess:
         device: ``auto``, ``cpu``, ``cuda:N``, ``mps``.
         work: name of the work module, imported in the child only.
         log: file descriptor for the child's output, None to inherit stderr.
+        beside: workers that share this machine's cores with it, itself counted.
     """
 
-    def __init__(self, device: str, work: str, log: int | None = None) -> None:
+    def __init__(self, device: str, work: str, log: int | None = None, beside: int = 1) -> None:
         self.device = device
+        self.beside = beside
         self.work = work
         self.log = log
         self.info: dict[str, Any] = {}
@@ -131,12 +133,13 @@ class WorkerProcess:
         ]
 
     def environment(self) -> dict[str, str]:
-        """Thread settings must stand before the child imports torch; a short spin leaves the cores to others."""
+        """Thread settings must stand before the child imports torch; a short spin leaves the cores to others. Several
+        workers on CPUs share the cores."""
         env = dict(os.environ)
         env.setdefault("GOMP_SPINCOUNT", "2000")
         env.setdefault("TOKENIZERS_PARALLELISM", "false")
         if hasattr(os, "sched_getaffinity"):
-            env.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+            env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.beside)))
         return with_package(env)
 
     def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]:
@@ -223,6 +226,8 @@ class WorkerProcess:
             while (message := protocol.receive(sock, FRAME_LIMIT)) is not None:
                 self.last_pulse = time.monotonic()
                 if "pulse" in message:
+                    if message.get("memory"):
+                        self.info = {**self.info, "memory": [int(n) for n in message["memory"]]}
                     continue
                 self.last_sign = self.last_pulse
                 if "broken" in message:
@@ -251,7 +256,7 @@ class WorkerProcess:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "ready" in message:
-            self.info = dict(message["ready"])
+            self.info = {**self.info, **message["ready"]}
             if self.info.get("version") != wbtui.__version__:
                 raise ValueError(f"a worker of version {self.info.get('version')}")
             self.ready.set()

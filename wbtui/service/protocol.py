@@ -39,6 +39,14 @@ class ProtocolError(ServiceError):
         return {**super().to_json(), "code": ServiceError.__name__}
 
 
+class OtherVersion(ServiceError):
+    """A service of another version runs; it can be looked at and ended, and one of this version started."""
+
+    def to_json(self) -> dict[str, str]:
+        """As the kind of error that the other side knows."""
+        return {**super().to_json(), "code": ServiceError.__name__}
+
+
 class Disconnected(ServiceError):
     """The other side has gone."""
 
@@ -219,9 +227,9 @@ def result(message: dict[str, Any]) -> Any:
     raise WbtuiError.from_json(error)
 
 
-def version_error(theirs: str, ours: str) -> ServiceError:
+def version_error(theirs: str, ours: str) -> OtherVersion:
     """The error where client and service are of different versions."""
-    return ServiceError(f"a service of version {theirs}", f"version {ours}", "run `wbtui daemon restart`")
+    return OtherVersion(f"a service of version {theirs}", f"version {ours}", "run `wbtui daemon restart`")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ GATES = ("vocab", "mask")
 """Analyses that the others' shards read; the rest may run side by side."""
 KEEP_FINISHED = 400
 RETRIED = ("memory", "device", "killed", "stuck")
-"""Reasons of failure that a second try with half the tile may mend."""
+"""Reasons of failure that a second try with half the tile may mend; ``memory`` has more, down to the smallest tile."""
 
 
 class Scheduler:
@@ -49,6 +49,8 @@ class Scheduler:
         self.products: dict[str, ProductWork] = {}
         self.rows: dict[str, RowWork] = {}
         self.rates: dict[str, Rates] = {}
+        self.tiles: dict[tuple[str, str], int] = {}
+        """(worker, analysis) -> the tile to begin with, where a larger one has run out of memory."""
         self._events: list[dict[str, Any]] = []
         self._answers: list[tuple[tuple[str, int], Outcome]] = []
         self._next_job = 1
@@ -157,6 +159,9 @@ class Scheduler:
             return unit
         product, job = self.products[unit.of], self.jobs[unit.job]
         product.running.add(unit.range)
+        known = self.tiles.get((worker, product.planned.analysis), self.tile)
+        unit.task["tile"] = min(unit.task["tile"], known)
+        product.tile = min(product.tile, unit.task["tile"]) if unit.kind == "shard" else product.tile
         if unit.kind == "assemble":
             product.state = "assembling"
         else:
@@ -231,6 +236,8 @@ class Scheduler:
         elif outcome.state == "stopped" and running.stopping:
             self._again(product, unit)
         else:
+            if outcome.reason == "memory" and unit.kind == "shard":
+                self.tiles[worker, product.planned.analysis] = halved(unit.task["tile"])
             self._unit_failed(product, unit, outcome)
         self._settle(now)
         self._forget()
@@ -260,13 +267,14 @@ class Scheduler:
             product.done_rows = product.planned.rows - sum(stop - start for start, stop in product.pending)
             product.state = "computing"
             return
-        if tries < 2 and (outcome.reason in RETRIED or outcome.state == "stopped"):
+        smaller = outcome.reason == "memory" and unit.kind == "shard" and unit.task["tile"] > TILE_STEP
+        if smaller or (tries < 2 and (outcome.reason in RETRIED or outcome.state == "stopped")):
             self._again(product, unit)
             self._product_event("retry", product, reason=error.line(), start=unit.range[0], stop=unit.range[1])
             return
         if outcome.reason != "user":
             where = f"rows {unit.range[0]}-{unit.range[1]}" if unit.kind == "shard" else "putting it together"
-            again = ", twice" if tries > 1 else ""
+            again = "" if tries < 2 else ", twice" if tries == 2 else f", {tries} times"
             error = WorkError(f"{product.planned.relative}, {where}: {error.found}{again}", error.expected, error.do)
         product.state, product.error, product.pending = "failed", error, []
         self._product_event("product", product, state="failed", error=error.to_json())
@@ -342,11 +350,9 @@ class Scheduler:
             around = job.around
             order = sorted(order, key=lambda r: (max(r[0] - around, around - r[1] + 1, 0), r))
         for start, stop in order:
-            tile = (
-                self.tile
-                if not product.attempts.get((start, stop))
-                else max(TILE_STEP, self.tile // 2 // TILE_STEP * TILE_STEP)
-            )
+            tile = self.tile
+            for _ in range(product.attempts.get((start, stop), 0)):
+                tile = halved(tile)
             shard = {**task, "kind": "shard", "start": start, "stop": stop, "tile": tile}
             yield Unit("shard", product.id, (start, stop), shard, job.id)
 
@@ -411,3 +417,8 @@ class Scheduler:
         for job in self.jobs.values():
             if job.live and product.id in job.products:
                 self._events.append({"event": name, "job": job.id, "cache": product.planned.cache, **about, **fields})
+
+
+def halved(tile: int) -> int:
+    """Half a tile, as a whole number of steps."""
+    return max(TILE_STEP, tile // 2 // TILE_STEP * TILE_STEP)

@@ -165,9 +165,9 @@ class Session:
         return {"stopping": True, "pid": self.daemon.status()["pid"]}
 
     async def watch(self, request: protocol.Request) -> dict[str, Any]:
-        """``watch``: events from now on; the answer holds the jobs as they stand, so that nothing is missed."""
+        """``watch``: events from now on; the answer holds jobs and devices as they stand, so that nothing is missed."""
         self.watching = True
-        return await self.jobs(request)
+        return {**await self.jobs(request), "devices": self.daemon.engine.devices()}
 
     async def jobs(self, request: protocol.Request) -> dict[str, Any]:
         """``jobs``: live ones and the last finished ones; the products of the first live and last finished ones."""

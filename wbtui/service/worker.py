@@ -52,6 +52,8 @@ class Worker:
         self.device = device
         self.tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.stopped: set[int] = set()
+        self.memory: Any = None
+        """The work module's ``memory(device)`` -> (used, total) bytes, if it has one."""
         self._sending = threading.Lock()
 
     def say(self, message: dict[str, Any]) -> None:
@@ -78,9 +80,12 @@ class Worker:
         os._exit(1)
 
     def beat(self) -> None:
-        """Pulse thread: the process runs and its interpreter takes turns."""
+        """Pulse thread: the process runs and its interpreter takes turns. Says the device's memory too."""
         while True:
-            self.say({"pulse": round(time.monotonic(), 3)})
+            found = None
+            with contextlib.suppress(Exception):  # the numbers are for people; the pulse must not end for them
+                found = self.memory(self.device) if self.memory is not None else None
+            self.say({"pulse": round(time.monotonic(), 3), "memory": found and [int(found[0]), int(found[1])]})
             time.sleep(PULSE_EVERY)
 
     def run(self) -> int:
@@ -90,6 +95,7 @@ class Worker:
         try:
             module = importlib.import_module(self.work)
             self.device = resolve_device(self.device)
+            self.memory = getattr(module, "memory", None)
         except Exception as error:  # a broken installation must be told to whoever asked for work
             traceback.print_exc()
             self.say({"broken": as_error(error).to_json()})

@@ -63,6 +63,8 @@ class Desk:
         self.line = ""
         self.jobs: dict[int, dict[str, Any]] = {}
         """Every job that was heard of, as the service describes it."""
+        self.devices: list[dict[str, Any]] = []
+        """The service's workers as it last told them: device, memory [used, total], busy."""
 
     def _say(self, state: str, line: str = "") -> None:
         if (state, line) != (self.state, self.line):
@@ -107,12 +109,18 @@ class Desk:
         kind = event.get("event")
         if kind == "connected":
             self.jobs = {j["job"]: j for j in event.get("jobs", []) if isinstance(j.get("job"), int)}
+            self.devices = [d for d in event.get("devices", []) if isinstance(d, dict)]
             if client is self._client:
                 self._say("up")
                 self._post(JobMoved({"event": "connected"}))
         elif kind == "disconnected" and client is self._client:
             self.jobs.clear()
+            self.devices = []
             self._say("down", "the service has gone")
+        elif kind == "devices":
+            self.devices = [d for d in event.get("devices", []) if isinstance(d, dict)]
+            if client is self._client:
+                self._post(ServiceChanged(self.state, self.line))
         elif kind == "overflow":
             self._post(JobMoved({"event": "shard"}))
         number = event.get("job")
@@ -248,6 +256,24 @@ class Desk:
     async def cancel(self, job: int) -> None:
         """Cancel a job."""
         await self._call("cancel", job=job)
+
+    async def restart(self) -> None:
+        """End the service, of whatever version, and start one of this version.
+
+        Raises:
+            WbtuiError: it does not end, or none starts.
+        """
+        from wbtui.service.client import restart
+
+        async with self._lock:
+            await self._let_go()
+            self._say("starting")
+            try:
+                await asyncio.to_thread(restart)
+            except WbtuiError as error:
+                self._say("down", error.line())
+                raise
+        await self._connected()
 
     async def list_jobs(self) -> list[dict[str, Any]]:
         """Every job the service knows; starts no service.

@@ -212,6 +212,7 @@ JOBS: tuple[Key, ...] = (
     Key("jobs-down", ("j", "down"), "j ↓", "down", "down", "jobs"),
     Key("jobs-up", ("k", "up"), "k ↑", "up", "up", "jobs"),
     Key("jobs-cancel", ("x", "delete"), "x", "cancel", "cancel the job; what is finished stays", "jobs", "cancel", 1),
+    Key("jobs-restart", ("R",), "R", "restart", "restart the service; finished shards stay", "jobs", "restart", 2),
     Key("jobs-back", ("escape", "q", "J"), "Esc", "back", "back", "jobs", "back", 0),
 )
 CHOOSE: tuple[Key, ...] = (

@@ -20,8 +20,20 @@ SERVICE_WORDS = {
     "starting": ("service starting", "dim"),
     "up": ("service up", "dim"),
     "down": ("service down (read-only browsing)", "warn"),
-    "other version": ("service of another version (read-only browsing)", "warn"),
+    "other version": ("service of another version (read-only browsing; J, then R restarts it)", "warn"),
 }
+
+
+def memory_text(devices: Sequence[Mapping[str, Any]]) -> str:
+    """``cuda:0 3.1/24 GiB``: memory in use by anyone and in all, of the first device and how many more there are."""
+    parts = []
+    for device in devices:
+        memory = device.get("memory")
+        if isinstance(memory, list) and len(memory) == 2:
+            used, total = (float(n) / 2**30 for n in memory)
+            parts.append(f"{safe_token_text(str(device.get('device', '')))} {used:.1f}/{total:.0f} GiB")
+    parts = list(dict.fromkeys(parts))
+    return parts[0] + (f" +{len(parts) - 1}" if len(parts) > 1 else "") if parts else ""
 
 
 def crumb(parts: Sequence[str], meaning: Meaning | None, width: int) -> Line:

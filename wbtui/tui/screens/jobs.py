@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -58,7 +59,9 @@ class JobsScreen(WbScreen):
         card = self.query_one("#text", Card)
         jobs = self.jobs
         self.at = max(0, min(self.at, len(jobs) - 1))
-        card.set_lines(job_lines(jobs, self.at, self.wb.desk.state, self.note, card.inner_width)[: card.size.height])
+        desk = self.wb.desk
+        lines = job_lines(jobs, self.at, desk.state, self.note, card.inner_width, desk.devices)
+        card.set_lines(lines[: card.size.height])
 
     def on_job_moved(self, message: say.JobMoved) -> None:
         """Redraw."""
@@ -93,17 +96,55 @@ class JobsScreen(WbScreen):
             self.note = error.line()
         self.fit()
 
+    def action_restart(self) -> None:
+        """End the service, of whatever version, and start one of this version."""
+        self.note = "restarting the service…"
+        self.fit()
+        self.run_worker(self._restart(), exclusive=True)
+
+    async def _restart(self) -> None:
+        try:
+            await self.wb.desk.restart()
+            self.note = "the service was restarted; what was running is computed when it is asked for again"
+        except WbtuiError as error:
+            self.note = error.line()
+        self.fit()
+
     def action_back(self) -> None:
         """Back."""
         self.app.pop_screen()
 
 
-def job_lines(jobs: list[dict[str, Any]], at: int, service: str, note: str, width: int) -> list[Line]:
+def device_lines(devices: Sequence[Mapping[str, Any]], width: int) -> list[Line]:
+    """One line for each worker: its device, memory in use by anyone and in all, what it is at."""
+    out: list[Line] = []
+    for device in devices:
+        memory = device.get("memory")
+        text = ""
+        if isinstance(memory, list) and len(memory) == 2:
+            used, total = (float(n) / 2**30 for n in memory)
+            filled = round(min(max(used / total, 0.0), 1.0) * 20) if total else 0
+            text = f"{'█' * filled}{'░' * (20 - filled)} {used:.1f} of {total:.1f} GiB in use (by anyone)"
+        at = str(device.get("at") or ("idle" if device.get("alive") else "asleep"))
+        name = fit(safe_token_text(str(device.get("device") or device.get("name"))), 9)
+        out.append(cut([(f"  {name} ", "text"), (fit(safe_token_text(at), 9) + " ", "text"), (text, "dim")], width))
+    return out
+
+
+def job_lines(
+    jobs: list[dict[str, Any]],
+    at: int,
+    service: str,
+    note: str,
+    width: int,
+    devices: Sequence[Mapping[str, Any]] = (),
+) -> list[Line]:
     """The screen's text."""
     words, role = SERVICE_WORDS[service]
     out: list[Line] = [[("JOBS", "strong"), ("   ", "text"), (words or "service not asked yet", role)]]
     if note:
         out += wrap(safe_token_text(note).split(), width, "warn")
+    out += device_lines(devices, width)
     out.append([])
     if not jobs:
         out.append([("nothing runs, nothing waits", "dim")])

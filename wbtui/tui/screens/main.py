@@ -352,6 +352,8 @@ class MainScreen(MainActions, MainKeep, MainWork, WbScreen):
             self.query_one("#last", Lines).set_lines([frame.state_line([self.notice], width)])
             return
         parts: list[tuple[str, str]] = []
+        if memory := frame.memory_text(self.wb.desk.devices):
+            parts.append((memory, "dim"))
         opened = self.opened
         if opened is None:
             parts.append(("opening…" if not self.failure else "nothing open", "dim"))
