@@ -63,10 +63,10 @@ def site_of(origin: Origin) -> Site:
     return Site(str(origin.model["fingerprint"]), str(origin.sae["fingerprint"]), origin.address())
 
 
-def kept_of(origin: Origin) -> Kept:
+def kept_of(origin: Origin, store: NoteStore | None = None) -> Kept:
     """What is kept of a table's features; with an ``error`` in it where it cannot be read."""
     try:
-        return NoteStore().load(site_of(origin))
+        return (store or NoteStore()).load(site_of(origin))
     except StoreError as error:
         return Kept(error=error.line())
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -14,15 +14,18 @@ from textual.message import Message
 
 from wbtui.address import Address
 from wbtui.definitions import TokensDefinition
+from wbtui.notes.store import NoteStore
 from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.keeper import Keeper
+from wbtui.tui.palette import KeyCommands
+from wbtui.tui.plain import AsciiFilter, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
 from wbtui.tui.state import SortKey, View
-from wbtui.tui.theme import THEME, palette_name
+from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +42,16 @@ class WbtuiApp(App[int]):
         color_system: for tests; None takes the terminal's.
         remember: whether the last view is kept for the next start.
         user_keys: keys of the user's own, by binding id.
+        notes: where marks, tags and notes are; the user's own file by default.
+        look: the setting ``theme``.
+        ascii: no glyph beyond ASCII.
         resume: where to go on without an address.
         usual: the order and columns with which a table opens, where the user has some.
     """
 
     TITLE = "wbtui"
-    ENABLE_COMMAND_PALETTE = False
+    ENABLE_COMMAND_PALETTE = False  # its key is in the key map, as every other one
+    COMMANDS: ClassVar[set[Any]] = {KeyCommands}
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit_now", show=False, priority=True)]
     CSS = "Screen { background: $background; color: $foreground; }"
 
@@ -58,24 +65,31 @@ class WbtuiApp(App[int]):
         color_system: str | None = None,
         remember: bool = True,
         user_keys: Mapping[str, Sequence[str]] | None = None,
+        notes: NoteStore | None = None,
+        look: str = "auto",
+        ascii: bool = False,
         resume: View | None = None,
         usual: tuple[tuple[SortKey, ...], tuple[str, ...]] = ((), ()),
     ) -> None:
         super().__init__()
-        self.set_keymap(keymap.use(user_keys or {}))
+        self.set_keymap(keymap.use(user_keys or {}, ascii=ascii))
         self.address = address
         self.cache = cache
         self.definition = definition
         self.remember = remember
-        self.palette = palette_name(color_system or self.console.color_system)
-        if self.palette == "rich":
-            self.register_theme(THEME)
-            self.theme = THEME.name
+        self.palette = palette_name(color_system or self.console.color_system, look)
+        use_ascii(ascii)
+        if ascii:
+            self._filters.append(AsciiFilter())
+        if self.palette in ("rich", "light"):
+            theme = THEME if self.palette == "rich" else LIGHT_THEME
+            self.register_theme(theme)
+            self.theme = theme.name
         else:
             self.theme = "ansi-dark"  # the terminal's own colours, or with NO_COLOR none
         self.first_run = remember and not session_path().exists()
         self.desk = Desk(self._tell, make_client)
-        self.keeper = Keeper()
+        self.keeper = Keeper(notes)
         self.resume = resume
         self.usual = usual
         self.last_words = ""

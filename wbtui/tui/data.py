@@ -17,7 +17,7 @@ from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import SaeInfo, find_sae, list_saes
 from wbtui.definitions import TokensDefinition
 from wbtui.errors import UsageError, WbtuiError
-from wbtui.notes.store import kept_of
+from wbtui.notes.store import NoteStore, kept_of
 from wbtui.tui.state import Rows, SortKey, View, from_session, to_session
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Opened:
         return next(s for s in beyond if s.layer == layer)
 
 
-def open_address(address: Address, cache: Path, definition: TokensDefinition) -> Opened:
+def open_address(address: Address, cache: Path, definition: TokensDefinition, notes: NoteStore | None = None) -> Opened:
     """Find, plan and map (no torch, no service).
 
     Raises:
@@ -64,7 +64,7 @@ def open_address(address: Address, cache: Path, definition: TokensDefinition) ->
         raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
     plan = plan_tokens(model, sae, definition, cache)
     table = FeatureTable.open(cache, plan)
-    table.keep(kept_of(table.origin))
+    table.keep(kept_of(table.origin, notes))
     saes = tuple(list_saes(model))
     return Opened(model, sae, saes, plan, table, cache, writable(cache), missing_analyses(cache, plan))
 

@@ -14,6 +14,7 @@ from wbtui import schema
 from wbtui.address import is_path
 from wbtui.features import classes
 from wbtui.features.classes import CLASS_NAMES
+from wbtui.tui.plain import ascii_on, shown_text
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -94,7 +95,8 @@ def listed(table: FeatureTable, row: int, side: str, k: int) -> list[ShownWord]:
     """The first ``k`` words of a side; empty where it has no numbers."""
     out = []
     for word in table.words(row, side, k):
-        text = word.text + (str(word.count).translate(_SUPERSCRIPTS) if word.count > 1 else "")
+        many = f"({word.count})" if ascii_on() else str(word.count).translate(_SUPERSCRIPTS)
+        text = shown_text(word.text) + (many if word.count > 1 else "")
         out.append(ShownWord(text, word.id, word.z, word.inside_null))
     return out
 

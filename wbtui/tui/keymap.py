@@ -175,7 +175,8 @@ MAIN: tuple[Key, ...] = (
         "app",
     ),
     Key("jobs", ("J",), "J", "jobs", "running work: progress, cancel", "app", "jobs", 10),
-    Key("help", ("question_mark", "f1"), "?", "help", "this list", "app", "help", 0),
+    Key("palette", ("ctrl+p",), "^p", "palette", "find any of these by its words", "app"),
+    Key("help", ("question_mark", "f1"), "?", "help", "the keys that hold here, then all others", "app", "help", 0),
     Key("escape", ("escape",), "Esc", "escape", "leave the innermost thing: picker, range, page, card, filter", "app"),
     Key("suspend", ("ctrl+z",), "^z", "suspend", "back to the shell for a while (fg returns)", "app"),
     Key("quit", ("q",), "q", "quit", "quit; finished blocks stay, work asked for by C goes on", "app", "quit", 11),
@@ -213,6 +214,8 @@ JOBS: tuple[Key, ...] = (
     Key("jobs-up", ("k", "up"), "k ↑", "up", "up", "jobs"),
     Key("jobs-cancel", ("x", "delete"), "x", "cancel", "cancel the job; what is finished stays", "jobs", "cancel", 1),
     Key("jobs-restart", ("R",), "R", "restart", "restart the service; finished shards stay", "jobs", "restart", 2),
+    Key("jobs-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "jobs"),
+    Key("jobs-help", ("question_mark", "f1"), "?", "help", "all keys", "jobs", "help", 9),
     Key("jobs-back", ("escape", "q", "J"), "Esc", "back", "back", "jobs", "back", 0),
 )
 CHOOSE: tuple[Key, ...] = (
@@ -284,6 +287,7 @@ POPULATION: tuple[Key, ...] = (
     Key("pop-cumulative", ("c",), "c", "cumulative", "shares at or below, or per bin", "population", "cumulative", 8),
     Key("pop-export", ("e",), "e", "export", "write counts, statistics and picture", "population", "export", 6),
     Key("pop-glossary", ("D",), "D", "glossary", "what every number means", "population", "define", 9),
+    Key("pop-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "population"),
     Key("pop-help", ("question_mark", "f1"), "?", "help", "all keys", "population", "help", 10),
     Key("pop-back", ("escape", "q", "F"), "Esc", "back", "back", "population", "back", 0),
 )
@@ -334,6 +338,7 @@ HEADS: tuple[Key, ...] = (
     Key("heads-export", ("e",), "e", "export", "write the grids as CSV and the page as SVG", "heads", "export", 7),
     Key("heads-compute", ("C",), "C", "compute", "look again, and compute what is missing", "heads"),
     Key("heads-glossary", ("D",), "D", "glossary", "what every number means", "heads", "define", 8),
+    Key("heads-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "heads"),
     Key("heads-help", ("question_mark", "f1"), "?", "help", "all keys", "heads", "help", 10),
     Key("heads-back", ("escape", "q", "h"), "Esc", "back", "back", "heads", "back", 0),
 )
@@ -385,11 +390,12 @@ def current() -> dict[str, tuple[Key, ...]]:
     return _active
 
 
-def use(user: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def use(user: Mapping[str, Sequence[str]], *, ascii: bool = False) -> dict[str, str]:
     """Let the user's keys hold from now on in footer, help and palette.
 
     Args:
         user: binding id -> keys, from ``[keys]`` of ``config.toml``; empty: the usual ones again.
+        ascii: write keys without arrows and signs beyond ASCII.
 
     Returns:
         dict: id -> keys in Textual's form, for ``App.set_keymap``.
@@ -399,7 +405,15 @@ def use(user: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """
     global _active
     _active = checked(user) if user else CONTEXTS
+    if ascii:
+        _active = {context: tuple(map(_in_ascii, keys)) for context, keys in _active.items()}
     return {key.id: ",".join(key.keys) for keys in _active.values() for key in keys if key.id in user}
+
+
+def _in_ascii(key: Key) -> Key:
+    if key.shown.isascii():
+        return key
+    return replace(key, shown=" ".join(shown_key(name, ascii=True) for name in key.keys[: len(key.shown.split())]))
 
 
 def checked(user: Mapping[str, Sequence[str]]) -> dict[str, tuple[Key, ...]]:
@@ -481,6 +495,16 @@ def footer(context: str, width: int) -> list[tuple[str, str]]:
         chosen.append(key)
     chosen.sort(key=lambda k: k.rank or 100)
     return [(key.shown.split()[0], key.label) for key in chosen]
+
+
+def panel_keys(panel: str) -> list[Key]:
+    """The keys of the main screen that mean something else while the card (or its page) has them."""
+    ids = PAGE_LABELS if panel == "page" else (*CARD_IDS, "focus", "escape")
+    return [key for key in _active["main"] if key.id in ids]
+
+
+CARD_IDS = ("down", "up", "half-down", "half-up", "page-down", "page-up", "top", "bottom", "next", "before")
+"""Keys that scroll the card while it has the focus; ``next`` and ``before`` go on in the table."""
 
 
 def groups(first: str = "") -> Iterator[tuple[str, list[Key]]]:

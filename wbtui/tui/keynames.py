@@ -53,9 +53,21 @@ def key_name(text: str, where: str) -> str:
     return modifiers + base
 
 
-def shown_key(name: str) -> str:
+_ASCII = {"down": "Down", "up": "Up", "left": "Left", "right": "Right", "enter": "Enter"}
+
+
+def shown_key(name: str, *, ascii: bool = False) -> str:
     """A key as footer and help write it."""
     modifiers, _, base = name.rpartition("+")
-    base = _SHOWN.get(base) or _CHARACTERS.get(base) or (base.upper() if re.fullmatch(r"f\d+", base) else base)
-    signs = "".join({"ctrl": "^", "shift": "⇧", "alt": "M-"}.get(word, word) for word in modifiers.split("+") if word)
+    base = (
+        (ascii and _ASCII.get(base))
+        or _SHOWN.get(base)
+        or _CHARACTERS.get(base)
+        or (base.upper() if re.fullmatch(r"f\d+", base) else base)
+    )
+    signs = "".join(
+        {"ctrl": "^", "shift": "S-" if ascii else "⇧", "alt": "M-"}.get(word, word)
+        for word in modifiers.split("+")
+        if word
+    )
     return signs + base

@@ -22,6 +22,14 @@ class RowClicked(Message):
 
 
 @dataclass
+class HeaderClicked(Message):
+    """A column's heading was clicked; ``add`` (with Shift) makes it a further key."""
+
+    name: str
+    add: bool
+
+
+@dataclass
 class TableScrolled(Message):
     """The wheel turned over the table."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         cache=cache or paths.cache_dir(),
         definition=meaning,
         user_keys=settings.keys(),
+        look=str(settings.get("theme")),
+        ascii=bool(settings.get("ascii")),
         resume=load_session() if place is None and settings.get("resume") else None,
         usual=usual_view(),
     )
@@ -132,16 +135,21 @@ def make_screenshot(
     Raises:
         WbtuiError: a wrong address, no place to write. TimedOut: the numbers did not come in time.
     """
+    from wbtui.notes.store import NoteStore
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.picture import on_grid
 
     meaning = named_definition(definition) if isinstance(definition, str) else definition
+    scratch = tempfile.TemporaryDirectory(prefix="wbtui-picture-")  # a picture shows and changes no one's notes
     app = WbtuiApp(
         checked_address(address),
+        notes=NoteStore(Path(scratch.name) / "notes.sqlite"),
         cache=cache or paths.cache_dir(),
         definition=meaning,
         color_system="truecolor",
         remember=False,
+        look="dark" if settings.get("theme") == "auto" else str(settings.get("theme")),
+        ascii=bool(settings.get("ascii")),
     )
 
     async def take() -> str:
@@ -153,7 +161,8 @@ def make_screenshot(
             return on_grid(app.export_screenshot(title="wbtui"))
 
     try:
-        svg = asyncio.run(take())
+        with scratch:
+            svg = asyncio.run(take())
         path_svg.parent.mkdir(parents=True, exist_ok=True)
         path_svg.write_text(svg, encoding="utf-8")
     except OSError as error:

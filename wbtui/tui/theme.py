@@ -1,7 +1,8 @@
-"""Colours by role. Drawing code names roles only; three palettes give them a look.
+"""Colours by role. Drawing code names roles only; four palettes give them a look.
 
-``RICH`` for 256 colours and truecolour, ``NAMED`` for 16 (the terminal's own colours), ``PLAIN`` for ``NO_COLOR`` and
-terminals without any. No role is told from another by colour alone: glyph, place or word always says it too.
+``RICH`` (dark) and ``LIGHT`` for 256 colours and truecolour, ``NAMED`` for 16 (the terminal's own colours), ``PLAIN``
+for ``NO_COLOR`` and terminals without any. No role is told from another by colour alone: glyph, place or word always
+says it too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,31 @@ _LIT = {
     "cut": Style(color="#101419", bgcolor="#e2b15b"),
 }
 _RICH = {name: _BASE + style for name, style in _LIT.items()}
+PAPER = "#faf9f5"
+INK = "#2b3038"
+_ON_PAPER = {
+    "text": Style(color=INK),
+    "strong": Style(color="#000000", bold=True),
+    "dim": Style(color="#5f6770"),
+    "faint": Style(color="#9aa1a9"),
+    "rule": Style(color="#b9bec4"),
+    "noise": Style(color="#a3a9b0"),
+    "head": Style(color="#545c66"),
+    "writes": Style(color="#875f00"),
+    "reads": Style(color="#005f87"),
+    "against": Style(color="#870087"),
+    "mark": Style(color="#005f00", bold=True),
+    "warn": Style(color="#875f00"),
+    "error": Style(color="#af0000"),
+    "key": Style(color="#000000"),
+    "provisional": Style(color="#4e565f", italic=True),
+    "cursor": Style(bgcolor="#d7dfe8"),
+    "cursor_off": Style(bgcolor="#e8ebee"),
+    "range": Style(bgcolor="#dcead9"),
+    "picked": Style(color=PAPER, bgcolor=INK),
+    "cut": Style(color=PAPER, bgcolor="#875f00"),
+}
+_LIGHT = {name: Style(color=INK, bgcolor=PAPER) + style for name, style in _ON_PAPER.items()}
 _NAMED = {
     "text": Style(),
     "strong": Style(bold=True),
@@ -75,9 +101,10 @@ _PLAIN = {
 BARS = ("cursor", "cursor_off", "range")
 """Roles that lie under others: backgrounds of whole lines."""
 _RICH.update({name: _LIT[name] for name in BARS})
+_LIGHT.update({name: _ON_PAPER[name] for name in BARS})
 
 Ink = dict[str, Style]
-PALETTES: dict[str, Ink] = {"rich": _RICH, "named": _NAMED, "plain": _PLAIN}
+PALETTES: dict[str, Ink] = {"rich": _RICH, "light": _LIGHT, "named": _NAMED, "plain": _PLAIN}
 
 THEME = Theme(
     name="wbtui",
@@ -100,8 +127,42 @@ THEME = Theme(
 )
 
 
-def palette_name(color_system: str | None) -> str:
-    """Which palette a terminal gets: by ``NO_COLOR`` first, then by its number of colours (rich's names)."""
-    if os.environ.get("NO_COLOR") is not None or color_system is None:
+LIGHT_THEME = Theme(
+    name="wbtui-light",
+    primary="#005f87",
+    secondary="#875f00",
+    accent="#875f00",
+    warning="#875f00",
+    error="#af0000",
+    success="#005f00",
+    foreground=INK,
+    background=PAPER,
+    surface=PAPER,
+    panel="#efeee8",
+    dark=False,
+    variables={
+        "input-cursor-background": INK,
+        "input-cursor-foreground": PAPER,
+        "input-selection-background": "#b9cfe0",
+    },
+)
+
+
+def palette_name(color_system: str | None, theme: str = "auto") -> str:
+    """Which palette a terminal gets.
+
+    ``NO_COLOR`` and ``mono`` come first; then the number of colours (rich's names): 16 are the terminal's own, as
+    ``ansi`` asks for; with more, ``dark`` or ``light``, by ``COLORFGBG`` where the terminal says what its ground is.
+    """
+    if os.environ.get("NO_COLOR") is not None or color_system is None or theme == "mono":
         return "plain"
-    return "named" if color_system == "standard" else "rich"
+    if color_system == "standard" or theme == "ansi":
+        return "named"
+    light = theme == "light" or (theme == "auto" and light_ground())
+    return "light" if light else "rich"
+
+
+def light_ground() -> bool:
+    """Whether the terminal says that its background is light (``COLORFGBG``: 7 and the bright ones are)."""
+    ground = os.environ.get("COLORFGBG", "").rpartition(";")[2]
+    return ground == "7" or (ground.isdecimal() and 9 <= int(ground) <= 15)

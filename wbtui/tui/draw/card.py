@@ -28,6 +28,7 @@ from wbtui.tui.facts import (
     state_of,
     value_of,
 )
+from wbtui.tui.plain import shown_text
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -167,7 +168,7 @@ def token_text(table: FeatureTable, token: int) -> str:
     """A token with its spaces made visible, safe."""
     if table.vocab is None:
         return f"#{token}"
-    return safe_token_text(table.vocab.text(token)).replace(" ", "␣")
+    return shown_text(safe_token_text(table.vocab.text(token)).replace(" ", "␣"))
 
 
 def _why_empty(table: FeatureTable, row: int, side: str) -> str:
@@ -271,7 +272,7 @@ def labels_block(table: FeatureTable, row: int, width: int, lines: int = 2) -> l
     for label in found[:lines]:
         who = " ".join(safe_token_text(part) for part in (label.author or label.method, label.origin) if part)
         room = width - cell_len(who) - 2 if cell_len(who) < width // 3 else width
-        line: Line = [(fit(safe_token_text(label.text), room).rstrip(), "text")]
+        line: Line = [(fit(shown_text(safe_token_text(label.text)), room).rstrip(), "text")]
         out.append(spread(line, [(who, "dim")], width) if room < width else cut(line, width))
     if not found:
         out.append([("– none for this feature", "dim")])
@@ -286,7 +287,7 @@ def labels_line(table: FeatureTable, row: int, width: int) -> Line:
     if book is None or book.stamp == (0, 0):
         return []
     found = book.of(row)
-    text = safe_token_text(found[0].text) if found else "– none for this feature"
+    text = shown_text(safe_token_text(found[0].text)) if found else "– none for this feature"
     density = value_of(table, "density", row)
     fired = "" if math.isnan(density) else "dead in that data" if density == 0 else f"density {density:.2g}"
     right: Line = [(f"  data · {fired}" if fired else "  data", "dim")]

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 from wbtui.display import fit, safe_token_text
 from wbtui.tui.draw.line import Line, cut, rule, spread, wrap
+from wbtui.tui.plain import shown_text
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -21,14 +22,14 @@ def mark_of(table: FeatureTable, row: int, marked: bool) -> str:
 
 def tags_text(table: FeatureTable, row: int) -> str:
     """``#people #todo``, safe; empty without tags."""
-    return " ".join("#" + safe_token_text(tag) for tag in table.kept.tags.get(row, ()))
+    return " ".join("#" + shown_text(safe_token_text(tag)) for tag in table.kept.tags.get(row, ()))
 
 
 def note_lines(text: str, width: int) -> list[Line]:
     """A note's text over as many lines as it takes, its own line ends kept."""
     out: list[Line] = []
     for paragraph in text.split("\n"):
-        words = [safe_token_text(word) for word in paragraph.split()]
+        words = [shown_text(safe_token_text(word)) for word in paragraph.split()]
         # a word longer than the line is broken, not cut: the card shows all of a note
         pieces = [word[at : at + width] for word in words for at in range(0, len(word), max(1, width))]
         out += wrap(pieces, width) or [[]]
@@ -52,6 +53,6 @@ def note_line(table: FeatureTable, row: int, width: int) -> Line:
     tags, text = tags_text(table, row), table.kept.notes.get(row, "")
     if not tags and not text:
         return []
-    shown = safe_token_text(" ".join(text.split())) if text else ""
+    shown = shown_text(safe_token_text(" ".join(text.split()))) if text else ""
     right: Line = [(" " + tags, "mark")] if tags else []
     return cut(spread([(f"{'note':<8}", "head"), (shown, "text")], right, width), width)

@@ -77,5 +77,23 @@ class WbScreen(Screen[str]):
         """The footer."""
         self.query_one("#keys", Lines).set_lines([keys_line(self.keys_context, self.app.size.width)])
 
+    def action_palette(self) -> None:
+        """Every key by its words."""
+        from textual.command import CommandPalette
+
+        if not CommandPalette.is_open(self.app):
+            self.app.push_screen(CommandPalette(id="--command-palette", placeholder="what to do…"))
+
+    def action_help(self) -> None:
+        """The keys that hold here, then all others."""
+        from wbtui.tui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen(self.CONTEXT, self.panel))
+
+    @property
+    def panel(self) -> str:
+        """The panel that has the keys, in words."""
+        return ""
+
     def fit(self) -> None:
         """Draw for the present size."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from rich.cells import cell_len
+
 from wbtui.display import fit
 from wbtui.tui import keymap
 from wbtui.tui.draw.line import Line, rule, wrap
+from wbtui.tui.screens.main_states import FIRST_RUN
 from wbtui.tui.screens.reading import ReadingScreen
 
 INTRODUCTION = (
@@ -25,26 +30,47 @@ FILTERS = (
     ("semantic  coherent  same  kind=set", "yes-or-nos and classes; semantic = one or set"),
     ("percentile:z_max>99  null:z_max<.01", "place among the features, share of noise that reaches it"),
     ("#120  id:100..199", "numbers of features"),
+    ("marked  tag:todo  note:word", "what you keep: marks, tags, notes; tag:* is any tag"),
     ("a b   a | b   !a   ( )", "both, either, not, grouping"),
 )
+PANELS = {"card": "THE CARD HAS THE KEYS · Tab gives them back to the table", "page": "THE PAGE OF ONE FEATURE"}
+"""Heading over the keys of a panel that has some of its own."""
 
 
 class HelpScreen(ReadingScreen):
-    """All keys, from the key map."""
+    """All keys, from the key map: those of the panel that has them first.
+
+    Args:
+        context: the screen from which help was asked for.
+        panel: its panel that has the keys: ``table``, ``card``, ``page``, or nothing.
+    """
+
+    def __init__(self, context: str = "main", panel: str = "") -> None:
+        super().__init__()
+        self.context = context
+        self.panel_asked = panel
 
     def lines(self, width: int) -> list[Line]:
-        """Introduction, keys by group, filter language."""
+        """What to do first, the keys that hold here, what one sees, all other keys, the filter language."""
         text_width = min(width, 112)
         out: list[Line] = [[("wbtui", "strong"), ("  what SAE features do, read from the weights alone", "dim")], []]
+        groups = list(keymap.groups(self.context))
+        here = len({key.group for key in keymap.current().get(self.context, ())})
+        wide = max(12, *(cell_len(key.shown) for _, keys in groups for key in keys)) + 2
+        if self.context in ("main", "start"):
+            out += [line for text in FIRST_RUN for line in wrap(("· " + text).split(), text_width, "text", "  ")]
+            out.append([])
+        if self.panel_asked in PANELS:
+            out.append(rule(text_width, PANELS[self.panel_asked]))
+            out += self._keys(keymap.panel_keys(self.panel_asked), wide, text_width)
+            out.append([])
+        for heading, keys in groups[:here]:
+            out += [rule(text_width, f"{heading.upper()} · here"), *self._keys(keys, wide, text_width), []]
+        out.append(rule(text_width, "WHAT ONE SEES"))
         for paragraph in INTRODUCTION:
             out += wrap(paragraph.split(), text_width, "text")
-        wide = max(12, *(len(key.shown) for _, keys in keymap.groups() for key in keys)) + 2
-        for heading, keys in keymap.groups():
-            out += [[], rule(text_width, heading.upper())]
-            for key in keys:
-                body = wrap(key.tooltip.split(), text_width - wide)
-                out.append([(fit(key.shown, wide), "key"), *body[0]])
-                out += [[(" " * wide, "text"), *line] for line in body[1:]]
+        for heading, keys in groups[here:]:
+            out += [[], rule(text_width, heading.upper()), *self._keys(keys, wide, text_width)]
         out += [[], rule(text_width, "FILTER LANGUAGE")]
         for example, words in FILTERS:
             if text_width >= 100:
@@ -52,4 +78,13 @@ class HelpScreen(ReadingScreen):
             else:
                 out.append([(example, "key")])
                 out += [[("   ", "text"), *line] for line in wrap(words.split(), text_width - 3, "dim")]
+        return out
+
+    @staticmethod
+    def _keys(keys: Iterable[keymap.Key], wide: int, width: int) -> list[Line]:
+        out: list[Line] = []
+        for key in keys:
+            body = wrap(key.tooltip.split(), width - wide)
+            out.append([(fit(key.shown, wide), "key"), *body[0]])
+            out += [[(" " * wide, "text"), *line] for line in body[1:]]
         return out

@@ -136,6 +136,11 @@ class MainScreen(MainActions, MainKeep, MainWork, WbScreen):
         return "page" if self.view.page == "card" else "main"
 
     @property
+    def panel(self) -> str:
+        """The panel that has the keys."""
+        return "page" if self.view.page == "card" else self.view.focus
+
+    @property
     def settled(self) -> bool:
         """Whether what is on screen is all that is there (pictures and tests wait for it)."""
         ready = self.opened is not None and self.arranged is not None and self._made == self.opened.table.version
@@ -202,7 +207,9 @@ class MainScreen(MainActions, MainKeep, MainWork, WbScreen):
 
     async def _open(self, address: Address, view: st.View, at_top: bool) -> None:
         try:
-            opened = await asyncio.to_thread(open_address, address, self.wb.cache, self.wb.definition)
+            opened = await asyncio.to_thread(
+                open_address, address, self.wb.cache, self.wb.definition, self.wb.keeper.store
+            )
         except (WbtuiError, OSError) as error:
             line = error.line() if isinstance(error, WbtuiError) else f"{address}: {error}"
             self.post_message(say.OpenFailed(str(address), line))

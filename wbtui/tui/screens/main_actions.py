@@ -97,6 +97,11 @@ class MainActions:
         if message.twice:
             self.action_open()
 
+    def on_header_clicked(self, message: say.HeaderClicked) -> None:
+        """Sort by the column; again: the other way round; with Shift: as a further key."""
+        rising = message.name in ("id", *st.WORD_COLUMNS)
+        self.me.set_view(st.sort_by(self.me.view, message.name, rising_first=rising, add=message.add))
+
     def on_table_scrolled(self, message: say.TableScrolled) -> None:
         """The wheel moves the cursor, which never leaves the screen."""
         self._move(message.lines)
@@ -355,12 +360,6 @@ class MainActions:
 
         me = self.me
         self.me.app.push_screen(GlossaryScreen(me.opened.table if me.opened else None, me.view.cursor))
-
-    def action_help(self) -> None:
-        """All keys."""
-        from wbtui.tui.screens.help import HelpScreen
-
-        self.me.app.push_screen(HelpScreen())
 
     def action_escape(self) -> None:
         """Leave the innermost thing."""

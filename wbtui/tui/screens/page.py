@@ -123,12 +123,6 @@ class PageScreen(WbScreen):
 
         self.app.push_screen(GlossaryScreen(self.opened.table, self.row))
 
-    def action_help(self) -> None:
-        """All keys."""
-        from wbtui.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
-
     def action_back(self) -> None:
         """Back to where one came from."""
         self.app.pop_screen()

@@ -270,12 +270,6 @@ class StartScreen(WbScreen):
         else:
             self.wb.back_or_leave()
 
-    def action_help(self) -> None:
-        """All keys."""
-        from wbtui.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
-
     def action_quit(self) -> None:
         """Leave."""
         self.wb.leave(None)

@@ -12,8 +12,8 @@ from textual.widget import Widget
 
 from wbtui.tui import state as st
 from wbtui.tui.draw.line import Line, to_strip
-from wbtui.tui.draw.rows import Cell, header, layout, row_line
-from wbtui.tui.messages import RowClicked, TableScrolled
+from wbtui.tui.draw.rows import GUTTER, Cell, header, layout, row_line
+from wbtui.tui.messages import HeaderClicked, RowClicked, TableScrolled
 from wbtui.tui.theme import PALETTES, Ink
 
 if TYPE_CHECKING:
@@ -140,11 +140,24 @@ class FeatureTableView(Widget, can_focus=False):
         return ("┃", "dim") if start <= y - 1 < start + size else ("│", "rule")
 
     def on_click(self, event: events.Click) -> None:
-        """A click takes the cursor there."""
+        """A click takes the cursor there; on a heading it sorts."""
+        if event.y == 0:
+            name = self.column_at(event.x)
+            if name:
+                self.post_message(HeaderClicked(name, event.shift))
         if event.y > 0 and self._view is not None:
             position = self._view.top + event.y - 1
             if position < len(self._rows):
                 self.post_message(RowClicked(int(self._rows.order[position]), event.chain > 1))
+
+    def column_at(self, x: int) -> str:
+        """The column over which ``x`` is, the blanks behind it included; empty before the first."""
+        at = GUTTER + 1
+        for cell in self._cells:
+            if at <= x < at + cell.width + 2:
+                return cell.name
+            at += cell.width + 2
+        return ""
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Wheel."""
