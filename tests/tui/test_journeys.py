@@ -479,7 +479,7 @@ async def test_memory_stands_on_the_last_line_and_the_service_can_be_restarted(
 ) -> None:
     restarted: list[bool] = []
     monkeypatch.setattr("wbtui.service.client.restart", lambda: restarted.append(True))
-    app = ready.app(ready.address(), FakeClient())
+    app = ready.app(ready.address(), FakeClient(jobs=lambda: {"jobs": []}))
     async with app.run_test(size=(120, 40)) as pilot:
         await settled(pilot)
         await until(pilot, lambda: app.desk.state == "up")

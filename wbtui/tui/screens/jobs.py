@@ -69,7 +69,7 @@ class JobsScreen(WbScreen):
 
     def on_service_changed(self, message: say.ServiceChanged) -> None:
         """Redraw."""
-        self.note = message.line
+        self.note = message.line or self.note
         self.fit()
 
     def action_down(self) -> None:
