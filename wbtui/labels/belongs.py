@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wbtui.catalog.registry import canonical_model
 from wbtui.errors import UsageError
 from wbtui.labels.readers import Item
-
-_ALIASES = {"gpt2small": "gpt2"}
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,8 @@ def _same_model(theirs: str, target: Target) -> bool:
 
 def _bare(name: str) -> str:
     """A model's name without owner, punctuation and the words that differ between sites."""
-    text = name.rsplit("/", 1)[-1].casefold().replace("instruct", "it").replace("meta-", "")
-    text = re.sub(r"[^a-z0-9]", "", text)
-    return _ALIASES.get(text, text)
+    text = name.rsplit("/", 1)[-1].casefold().removeprefix("meta-").replace("instruct", "it")
+    return re.sub(r"[^a-z0-9]", "", canonical_model(text))
 
 
 def _neuronpedia_id(folder: Path) -> str:
