@@ -28,12 +28,14 @@ def statistics(
     key_terms: np.ndarray | None = None,
     joins: bool = False,
     partition: np.ndarray | None = None,
+    sink: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Both sides' statistics of a dense score matrix ``[queries, keys]``.
 
     Args:
         joins: keys are strangers, each joining the keys that ``partition`` (``[queries]``, as many as keys) was
             summed over; scaled so that uniform attention gives 1.
+        sink: a logit that joins each query's keys and carries no value; ``conc`` is told of the keys alone.
     """
     n, m = scores.shape
     out: dict[str, np.ndarray] = {}
@@ -53,11 +55,12 @@ def statistics(
     if softcap is not None:
         logits = softcap * np.tanh(logits / softcap)
     e = np.exp(logits)
-    z = e.sum(1)
+    z = e.sum(1) + (0.0 if sink is None else np.exp(sink))
     a = e / z[:, None]
+    kept = e / e.sum(1)[:, None]
     out["query.top1"] = a.max(1)
     out["query.top5"] = np.sort(a, axis=1)[:, -5:].sum(1)
-    out["query.conc"] = 1 + (a * np.log(a)).sum(1) / np.log(m) if m > 1 else np.zeros(n)
+    out["query.conc"] = 1 + (kept * np.log(kept)).sum(1) / np.log(m) if m > 1 else np.zeros(n)
     if partition is None:
         out["key.received"] = a.sum(0)
     else:

@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tests.analysis import attention_reference as reference
-from tests.fixtures.models import MODEL_TYPES, tiny_model
+from tests.fixtures.models import FAMILIES, tiny_model
 from tests.fixtures.saes import tiny_sae
 from wbtui import schema_attention as schema
 from wbtui.analysis import nulls
@@ -63,18 +63,21 @@ class Truth:
         import transformers
 
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).double().eval()
-        self.config = model.config
+        self.config = model.config.get_text_config()
         base = model.base_model
-        self.kind = model.config.model_type
+        base = getattr(base, "language_model", base)
+        self.kind = self.config.model_type
         self.block = (base.h if self.kind == "gpt2" else base.layers)[layer]
         self.rotary = getattr(base, "rotary_emb", None)
-        self.heads = model.config.num_attention_heads
-        self.centre = self.kind in ("gpt2", "gpt_neox")
-        self.softcap = getattr(model.config, "attn_logit_softcapping", None)
+        self.heads = self.config.num_attention_heads
+        self.centre = self.kind in ("gpt2", "gpt_neox", "phi")
+        self.softcap = getattr(self.config, "attn_logit_softcapping", None)
+        self.stretch = getattr(self.rotary, "attention_scaling", 1.0) ** 2
 
     @torch.no_grad()
     def project(self, x: np.ndarray) -> list[np.ndarray]:
-        """q, k, v ``[n, heads, d_head]`` of stream rows with biases, key/value heads repeated as the model does."""
+        """q, k, v ``[n, heads, d_head]`` of stream rows, in front of q/k norms, with biases; key/value heads repeated
+        as the model does."""
         rows = torch.from_numpy(x)
         if self.kind == "gpt2":
             parts = self.block.attn.c_attn(self.block.ln_1(rows)).chunk(3, dim=1)
@@ -83,11 +86,16 @@ class Truth:
             fused = self.block.attention.query_key_value(self.block.input_layernorm(rows))
             found = list(fused.view(len(x), self.heads, -1).chunk(3, dim=2))
         else:
-            attention, y = self.block.self_attn, self.block.input_layernorm(rows)
-            found = [
-                p(y).view(len(x), -1, attention.head_dim)
-                for p in (attention.q_proj, attention.k_proj, attention.v_proj)
-            ]
+            attention = self.block.self_attn
+            y = rows if self.kind == "olmo2" else self.block.input_layernorm(rows)
+            if self.kind == "phi3":
+                widths = [n * attention.head_dim for n in (self.heads, *[attention.num_key_value_heads] * 2)]
+                flat = attention.qkv_proj(y).split(widths, dim=1)
+            else:
+                flat = [p(y) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+            found = [t.view(len(x), -1, attention.head_dim) for t in flat]
+            if self.kind.startswith("qwen3_5"):  # the query, then its gate
+                found[0] = found[0].view(len(x), self.heads, 2, -1)[:, :, 0]
             found = [found[0], *(t.repeat_interleave(attention.num_key_value_groups, dim=1) for t in found[1:])]
         return [t.numpy() for t in found]
 
@@ -97,16 +105,35 @@ class Truth:
         return [t - c for t, c in zip(self.project(x), constant, strict=True)], constant
 
     @torch.no_grad()
+    def normed(self, x: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """q and k as they meet, through the model's own q/k norms, without their constants; and those."""
+        attention = getattr(self.block, "self_attn", None)
+        names = [n for n in ("q_norm", "k_norm", "q_layernorm", "k_layernorm") if hasattr(attention, n)]
+        if not names:
+            found, constant = self.parts(x)
+            return found[:2], constant[:2]
+        out, constants = [], []
+        for name, t in zip(names, self.project(x), strict=False):
+            norm, group = getattr(attention, name), 1 if name.startswith("q") else attention.num_key_value_groups
+            y = torch.from_numpy(np.ascontiguousarray(t))[:, ::group]
+            y = norm(y.flatten(1)).view_as(y) if self.kind == "olmo2" else norm(y)
+            bias = getattr(norm, "bias", None)
+            beta = torch.zeros_like(y[0]) if bias is None else bias.detach().expand_as(y[0])
+            out.append((y - beta).repeat_interleave(group, dim=1).numpy())
+            constants.append(beta.repeat_interleave(group, dim=0).numpy())
+        return out, constants
+
+    @torch.no_grad()
     def written(self, v: np.ndarray, head: int) -> np.ndarray:
         """What one head writes for values ``[n, d_head]``."""
         z = torch.zeros(len(v) + 1, self.heads, v.shape[1], dtype=torch.float64)
         z[1:, head] = torch.from_numpy(v)
         block = self.block
-        out = block.attn.c_proj if self.kind == "gpt2" else None
-        out = out or (block.attention.dense if self.kind == "gpt_neox" else block.self_attn.o_proj)
+        inner = next(getattr(block, n) for n in ("attn", "attention", "self_attn") if hasattr(block, n))
+        out = next(getattr(inner, n) for n in ("c_proj", "dense", "o_proj") if hasattr(inner, n))
         o = out(z.flatten(1))
         o = o[1:] - o[0]
-        if self.kind == "gemma2":
+        if hasattr(block, "post_feedforward_layernorm"):
             width = o.shape[1]
             o = o * block.post_attention_layernorm(torch.ones(1, width, dtype=torch.float64))[0]
         return o.numpy()
@@ -114,18 +141,20 @@ class Truth:
     def scores(self, head: int, rows: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
         width = others.shape[1]
         scale = getattr(self.config, "query_pre_attn_scalar", None)
-        ((q, _, _), (b_q, b_k, _)), ((_, k, _), _) = self.parts(rows), self.parts(others)
+        ((q, _), (b_q, b_k)), ((_, k), _) = self.normed(rows), self.normed(others)
         q, k, b_q, b_k = q[:, head], k[:, head], b_q[head], b_k[head]
-        s = float(scale or q.shape[1]) ** -0.5
+        s = float(scale or q.shape[1]) ** -0.5 * self.stretch
         assert width == rows.shape[1]
         cosines = q @ k.T / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(k, axis=1)
         return {"scores": s * q @ k.T, "cosines": cosines, "q": s * (q + b_q) @ b_k, "k": s * k @ b_q}
 
     def statistics(self, head: int, rows: np.ndarray, others: np.ndarray, **more: Any) -> dict[str, np.ndarray]:
         t = self.scores(head, rows, others)
-        q_terms = t["q"] if self.softcap else np.zeros(len(rows))
+        sinks = getattr(getattr(self.block, "self_attn", None), "sinks", None)
+        sink = None if sinks is None else float(sinks[head].detach())
+        q_terms = t["q"] if self.softcap or sink is not None else np.zeros(len(rows))
         found = reference.statistics(
-            t["scores"], t["cosines"], softcap=self.softcap, query_terms=q_terms, key_terms=t["k"], **more
+            t["scores"], t["cosines"], softcap=self.softcap, query_terms=q_terms, key_terms=t["k"], sink=sink, **more
         )
         return found | {"key.prior": t["k"]}
 
@@ -144,9 +173,15 @@ def compare(
         assert np.abs(ours - theirs).max() < 1e-4 * size, (name, head)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+CHANGES: dict[str, dict[str, Any]] = {
+    "gemma2": {"attn_logit_softcapping": 3.0},
+    "qwen3_5": {"layer_types": ["full_attention", "linear_attention", "full_attention"]},
+}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_number(tmp_path: Path, model_type: str) -> None:
-    changes = {"attn_logit_softcapping": 3.0} if model_type == "gemma2" else {}
+    changes = CHANGES.get(model_type, {})
     model = tiny_model(tmp_path, model_type, seed=3, **changes)
     sae, cache = tiny_sae(tmp_path, model, d_sae=40), tmp_path / "cache"
     plan = make_plan(model, sae, cache)
@@ -190,8 +225,9 @@ def test_every_number(tmp_path: Path, model_type: str) -> None:
         f"{schema.STREAM_MEAN}.{name}" for name in schema.attention_columns()
     }
     seen = np.isfinite(found[schema.STABILITY]).sum(1)
-    # gemma2's layer 2 is local (16 keys), GPT-2 has learned positions
-    assert (seen == {"gpt2": 0, "gemma2": 4}.get(model_type, len(schema.STABILITY_OFFSETS))).all()
+    # in three types layer 2 is local (16 keys), GPT-2 has learned positions
+    local = {"gemma2": 4, "gemma3": 4, "gpt_oss": 4}
+    assert (seen == {"gpt2": 0, **local}.get(model_type, len(schema.STABILITY_OFFSETS))).all()
     assert set(null) == set(schema.attention_columns())
     assert set(ov) == set(schema.ov_columns()) == set(ov_null)
     assert Product(cache, plan.attention).manifest()["rows"] == truth.heads
@@ -248,7 +284,7 @@ def test_hooks_that_no_head_reads_say_so(tmp_path: Path) -> None:
     assert no_reader(info, find_sae(info, str(last)))
     early = tiny_sae(tmp_path, model, layer=0)
     assert no_reader(info, find_sae(info, str(early))) is None
-    assert readers(info, find_sae(info, str(early))) == range(1, 3)
+    assert readers(info, find_sae(info, str(early))) == (1, 2)
     with pytest.raises(UsageError, match="earlier heads"):
         make_plan(model, early, tmp_path / "cache", layer=0)
     with pytest.raises(UsageError):

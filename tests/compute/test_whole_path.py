@@ -18,7 +18,7 @@ import torch
 
 from tests.analysis import reference
 from tests.analysis.helpers import assert_columns
-from tests.fixtures.models import MODEL_TYPES, tiny_model
+from tests.fixtures.models import FAMILIES, PLAIN_TYPES, tiny_model
 from tests.fixtures.saes import tiny_sae
 from wbtui import schema
 from wbtui.catalog.models import find_model
@@ -67,7 +67,8 @@ class Truth:
         self.w_e = model.get_input_embeddings().weight.detach().double().numpy()
         self.w_u = model.get_output_embeddings().weight.detach().double().numpy()
         base = model.base_model
-        norm = next(m for n, m in base.named_modules() if n in ("norm", "ln_f", "final_layer_norm"))
+        names = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "language_model.norm")
+        norm = next(m for n, m in base.named_modules() if n in names)
         width = self.w_e.shape[1]
         self.centre = isinstance(norm, torch.nn.LayerNorm)
         if self.centre:
@@ -138,8 +139,9 @@ def vocab_truth(cache: Path, plan: TokensPlan) -> tuple[dict[str, Any], np.ndarr
     return vocab, (flags & (schema.VOCAB_SPECIAL | schema.VOCAB_PADDED)) != 0
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-@pytest.mark.parametrize("name", ["masked", "neuronpedia"])
+@pytest.mark.parametrize(
+    ("name", "model_type"), [("masked", t) for t in FAMILIES] + [("neuronpedia", t) for t in PLAIN_TYPES]
+)
 def test_every_number_of_the_record(tmp_path: Path, model_type: str, name: str) -> None:
 
     definition = DEFINITIONS["neuronpedia"]

@@ -22,6 +22,7 @@ from wbtui.analysis.attention import Head
 from wbtui.analysis.attention_pairs import Softmax
 from wbtui.analysis.rope import Turn, turn
 from wbtui.catalog.attention import rotary_frequencies
+from wbtui.compute.attention import qk_norm
 from wbtui.definitions import AttentionDefinition
 from wbtui.sources.attention import AttentionSource
 from wbtui.sources.checkpoint import Checkpoint
@@ -41,7 +42,21 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 131},
     "llama": {"attention_bias": True},
     "gpt_neox": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
-}
+    "qwen3": {"attention_bias": True},
+    "gemma3_text": {"sliding_window": 131, "query_pre_attn_scalar": 5, "attention_bias": True},
+    "gemma3": {"sliding_window": 131, "query_pre_attn_scalar": 5},
+    "olmo2": {"attention_bias": True},
+    "phi3": {"sliding_window": 131},
+    "gpt_oss": {
+        "sliding_window": 131,
+        "rope_parameters": {
+            "rope_type": "yarn", "factor": 8.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+            "original_max_position_embeddings": 32, "rope_theta": 150.0,
+        },
+    },
+    "qwen3_5_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    "qwen3_5": {"attention_bias": True},
+}  # fmt: skip
 """So that caps, windows, biases and pairings (of more than one pair) are felt."""
 
 
@@ -71,11 +86,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def truth(folder: Path, layer: int) -> Truth:
+    """One layer of a real model; kept, since many tests look at the same."""
+    key = (folder, (folder / "config.json").read_text(), layer)
+    if key not in _SEEN:
+        _SEEN[key] = _look(folder, layer)
+    return _SEEN[key]
+
+
+_SEEN: dict[tuple[Path, str, int], Truth] = {}
+
+
+def _look(folder: Path, layer: int) -> Truth:
     model = load_reference(folder)
     name = next(
         n
         for n, _ in model.named_modules()
-        if n.endswith((f".{layer}.attn", f".{layer}.self_attn", f".{layer}.attention"))
+        if n.endswith((f".{layer}.attn", f".{layer}.self_attn", f".{layer}.attention")) and "vision" not in n
     )
     outputs: list[torch.Tensor] = []
     model.get_submodule(name).register_forward_hook(lambda _module, _args, output: outputs.append(output[0][0]))
@@ -83,10 +109,12 @@ def truth(folder: Path, layer: int) -> Truth:
     with torch.no_grad():
         out = model(ids, output_attentions=True, output_hidden_states=True)
     x = out.hidden_states[layer][0].double()
-    config = model.config
-    if config.model_type in ("gpt2", "gpt_neox"):
+    config = model.config.get_text_config()
+    if config.model_type in ("gpt2", "gpt_neox", "phi"):
         eps = config.layer_norm_epsilon if config.model_type == "gpt2" else config.layer_norm_eps
         divisor = (x.var(1, unbiased=False, keepdim=True) + eps).sqrt()
+    elif config.model_type == "olmo2":  # its heads read the stream as it is
+        divisor = torch.ones_like(x[:, :1])
     else:
         divisor = (x.square().mean(1, keepdim=True) + config.rms_norm_eps).sqrt()
     return Truth((x / divisor).float(), out.attentions[layer][0], outputs[0])
@@ -99,10 +127,13 @@ def make_head(source: AttentionSource, index: int, definition: AttentionDefiniti
     head = Head(
         query=query.matrix,
         key=key.matrix,
-        scale=facts.scale,
+        scale=source.multiplier,
         query_bias=query.bias,
         key_bias=key.bias,
+        query_norm=qk_norm(query),
+        key_norm=qk_norm(key),
         softcap=facts.softcap,
+        sink=source.sink(index),
         turn=turn(angles, definition),
         centre=source.centre,
     )
@@ -129,7 +160,8 @@ def rebuilt(source: AttentionSource, index: int, x: torch.Tensor, make: Any = ma
         scores = logits(make(source, index, AttentionDefinition(offset=offset)), x)
         rows = torch.arange(offset, n)
         whole[rows, rows - offset] = scores[rows, rows - offset]
-    return whole.log_softmax(1)
+    sink = make(source, index, AttentionDefinition()).sink
+    return whole - Softmax(None, False, sink).with_sink(whole.logsumexp(1, keepdim=True))
 
 
 def miss(source: AttentionSource, seen: Truth, make: Any = make_head, index: int = 1) -> float:
@@ -156,7 +188,8 @@ def test_scores_at_offsets_are_the_models_own(
     """Single scores: the queries and keys that the model multiplies, after its rotation, taken at offsets."""
     import importlib
 
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    kind = model_type.removesuffix("_text")
+    module = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
     caught: list[tuple[torch.Tensor, torch.Tensor]] = []
     original = module.eager_attention_forward
 
@@ -165,9 +198,9 @@ def test_scores_at_offsets_are_the_models_own(
         return original(attention, query, key, *args, **kwargs)
 
     monkeypatch.setattr(module, "eager_attention_forward", spy)
-    seen = truth(folders[model_type], 1)
+    seen = _look(folders[model_type], 1)
     source = AttentionSource(Checkpoint(folders[model_type]), 1)
-    query, key = caught[1]
+    query, key = caught[1]  # turned, and so stretched where cosines and sines carry a factor
     scale = source.facts.scale
     for index in range(source.facts.n_heads):
         theirs = query[index] @ key[source.kv_head(index) if len(key) < len(query) else index].T * scale
@@ -183,16 +216,35 @@ def test_scores_at_offsets_are_the_models_own(
 def test_values_and_outputs_sum_to_the_attention_output(folders: dict[str, Path], model_type: str) -> None:
     ckpt = Checkpoint(folders[model_type])
     source, seen = AttentionSource(ckpt, 1), truth(folders[model_type], 1)
+    assert_outputs(ckpt, source, seen)
+
+
+def assert_outputs(ckpt: Checkpoint, source: AttentionSource, seen: Truth) -> None:
+    """The heads' outputs from our matrices sum to what the model's attention put out."""
     total = torch.zeros_like(seen.stream)
     for index in range(source.facts.n_heads):
         value = source.value(index)
         v = seen.stream @ value.matrix
-        total += seen.attention[index] @ (v if value.bias is None else v + value.bias) @ source.out(index)
+        mixed = seen.attention[index] @ (v if value.bias is None else v + value.bias)
+        total += (mixed * gate(ckpt, seen, index)) @ source.out(index)
     name = ckpt.architecture.attention_out.format(l=1).removesuffix("weight") + "bias"
     theirs = seen.out - ckpt.tensor(name) if ckpt.has(name) else seen.out
-    if model_type == "gemma2":
-        theirs = theirs * (1 + ckpt.tensor("layers.1.post_attention_layernorm.weight"))
+    post = ckpt.architecture.post_attention_norm
+    if post is not None:
+        theirs = theirs * (ckpt.architecture.gain_offset + ckpt.tensor(post.format(l=1)))
     torch.testing.assert_close(total, theirs, atol=CLOSE, rtol=CLOSE)
+
+
+def gate(ckpt: Checkpoint, seen: Truth, index: int) -> torch.Tensor:
+    """What each token multiplies a head's output by (Qwen3.5: the second half of each head's rows of ``q_proj``)."""
+    if not ckpt.architecture.attention.gated:
+        return torch.ones(1)
+    x = seen.stream * (1 + ckpt.tensor("layers.1.input_layernorm.weight"))
+    rows = slice((2 * index + 1) * ckpt.dims.d_head, (2 * index + 2) * ckpt.dims.d_head)
+    y = x @ ckpt.tensor("layers.1.self_attn.q_proj.weight")[rows].T
+    if ckpt.has("layers.1.self_attn.q_proj.bias"):
+        y = y + ckpt.tensor("layers.1.self_attn.q_proj.bias")[rows]
+    return torch.sigmoid(y)
 
 
 # --- negative controls: one convention wrong each --------------------------------------------------------------------

@@ -94,7 +94,8 @@ def test_nested_rope_parameters_are_taken_by_layer_type() -> None:
             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
         },
     }
-    local, whole = (attention_facts(config, AttentionLayout(), 4, 16, layer, "config.json").rope for layer in (0, 1))
+    layout = AttentionLayout(layers="pattern", rope_local_theta="rope_local_base_freq")
+    local, whole = (attention_facts(config, layout, 4, 16, layer, "config.json").rope for layer in (0, 1))
     assert local is not None and whole is not None
     assert (local.theta, local.kind) == (10_000.0, "default")
     assert (whole.theta, whole.kind, whole.factor) == (1e6, "linear", 8.0)
@@ -103,7 +104,7 @@ def test_nested_rope_parameters_are_taken_by_layer_type() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "proportional", "factor": 4.0}},
         {"rope_theta": "wide"},
         {"rope_scaling": {"type": "linear"}},
         {"num_key_value_heads": 3},

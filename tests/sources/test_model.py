@@ -20,7 +20,13 @@ from wbtui.errors import WeightsError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.model import OutputMap, input_map, norm_gain, output_map
 
-FINAL_NORM = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}
+FINAL_NORM = {
+    "gpt2": "transformer.ln_f",
+    "gpt_neox": "gpt_neox.final_layer_norm",
+    "phi": "model.final_layernorm",
+    "gemma3": "model.language_model.norm",
+}
+LAYER_NORM = ("gpt2", "gpt_neox", "phi")
 TOLERANCE = 1e-4
 
 
@@ -56,7 +62,7 @@ def reference(folder: Path, model_type: str) -> tuple[Any, torch.Tensor, torch.T
     tap = Tap(model, name)
     with torch.no_grad():
         result = model(IDS, output_hidden_states=True)
-    return model.config, tap.inputs[name], result.logits[0], result.hidden_states[0][0]
+    return model.config.get_text_config(), tap.inputs[name], result.logits[0], result.hidden_states[0][0]
 
 
 @pytest.mark.parametrize("tied", [None, True, False])
@@ -69,7 +75,7 @@ def test_logits_equal_the_models_own(model_type: str, tied: bool | None, tmp_pat
     assert error(our_logits(x, out, config), logits) < TOLERANCE
 
 
-@pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3_text", "gemma3", "qwen3_5_text", "qwen3_5"])
 def test_gain_without_the_one_is_wrong(model_type: str, models: dict[str, Path]) -> None:
     """Negative control: w instead of 1 + w must not pass."""
     config, x, logits, _ = reference(models[model_type], model_type)
@@ -78,7 +84,7 @@ def test_gain_without_the_one_is_wrong(model_type: str, models: dict[str, Path])
     assert error(our_logits(x, out, config), logits) > 0.1
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", LAYER_NORM)
 def test_without_centring_is_wrong(model_type: str, models: dict[str, Path]) -> None:
     """Negative control: a LayerNorm without its mean must not pass."""
     config, x, logits, _ = reference(models[model_type], model_type)
@@ -88,7 +94,7 @@ def test_without_centring_is_wrong(model_type: str, models: dict[str, Path]) -> 
     assert error(our_logits(x, out, config), logits) > 0.01
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("model_type", LAYER_NORM)
 def test_without_the_norms_bias_is_wrong(model_type: str, models: dict[str, Path]) -> None:
     """Negative control: the bias is there and matters for logits, though not for what one feature writes."""
     config, x, logits, _ = reference(models[model_type], model_type)
@@ -106,7 +112,7 @@ def test_a_direction_moves_logits_by_the_folded_product(model_type: str, models:
 
     def f(x: torch.Tensor) -> torch.Tensor:
         centred = x - x.mean(-1, keepdim=True) if out.centre else x
-        scale = (centred.pow(2).mean(-1, keepdim=True) + epsilon(model.config)).sqrt()
+        scale = (centred.pow(2).mean(-1, keepdim=True) + epsilon(model.config.get_text_config())).sqrt()
         bias = out.final_norm_bias.double() if out.final_norm_bias is not None else 0.0
         return torch.nn.functional.linear(norm(x) - bias, head.weight) * scale
 
@@ -127,7 +133,7 @@ def test_embedding_equals_the_first_hidden_state(model_type: str, models: dict[s
         ours = ours + ckpt.tensor("wpe.weight")[: IDS.shape[1]]
     assert torch.allclose(ours, first, atol=1e-5)
     assert ends.scale == pytest.approx(32**0.5 if model_type.startswith("gemma") else 1.0)
-    assert ends.centre == (model_type in FINAL_NORM)
+    assert ends.centre == (model_type in LAYER_NORM)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -218,7 +224,7 @@ def test_config_of_another_size_is_refused(model_type: str, field: str, tmp_path
     folder = tiny_model(tmp_path, model_type)
     config = json.loads((folder / "config.json").read_text())
     key = field if field == "vocab_size" else ("n_embd" if model_type == "gpt2" else "hidden_size")
-    config[key] += 4
+    config.get("text_config", config)[key] += 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="has shape") as caught:
         output_map(Checkpoint(folder))

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.fixtures import MODEL_TYPES, SAE_ARCHITECTURES, SITES, tiny_model, tiny_sae
+from tests.fixtures import PLAIN_TYPES as MODEL_TYPES
+from tests.fixtures import SAE_ARCHITECTURES, SITES, tiny_model, tiny_sae
 from tests.sources.conftest import IDS, Tap, load_reference, source_of
 from wbtui.catalog.saes import SaeInfo
 from wbtui.errors import UsageError, WeightsError

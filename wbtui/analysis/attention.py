@@ -32,16 +32,49 @@ RowBlocks = Callable[[], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
+class QKNorm:
+    """What stands between a query's (or key's) projection and the dot product (methods 3.4): ``y = norm(x W + b)``.
+
+    Attributes:
+        gain: ``[d_head]``, this head's part of the norm's weight.
+        bias: ``[d_head]`` or None, added behind the norm.
+        centre: LayerNorm: the mean over the width goes first.
+        whole: ``[d_model, n * d_head]``: the root mean square runs over all of a layer's heads together (OLMo-2), whose
+            projections these are; None where it runs over the head alone.
+        whole_bias: ``[n * d_head]`` or None.
+        eps: under the root.
+    """
+
+    gain: Tensor
+    bias: Tensor | None = None
+    centre: bool = False
+    whole: Tensor | None = None
+    whole_bias: Tensor | None = None
+    eps: float = 1e-6
+
+    def __call__(self, raw: Tensor, inner_bias: Tensor | None, x: Tensor) -> Tensor:
+        """The normed vectors ``[n, d_head]`` without the outer bias; ``raw`` is ``x`` projected by the head."""
+        y = raw if inner_bias is None else raw + inner_bias.to(raw.device)
+        if self.centre:
+            y = y - y.mean(1, keepdim=True)
+        over = y
+        if self.whole is not None:
+            over = x @ self.whole.to(x.device)
+            over = over if self.whole_bias is None else over + self.whole_bias.to(x.device)
+        return y * torch.rsqrt(over.square().mean(1, keepdim=True) + self.eps) * self.gain.to(raw.device)
+
+
+@dataclass(frozen=True)
 class Head:
     """One head's folded matrices and what its scores go through.
 
     Attributes:
         query, key: ``[d_model, d_head]`` fp32, norm gain and centring folded in.
-        query_bias, key_bias: ``[d_head]`` or None.
-        query_gain, key_gain: gains of q/k norms, None where there are none. With them scores are per-feature
-            normalised, and biases stand inside the norm.
-        scale: the score multiplier.
+        query_bias, key_bias: ``[d_head]`` or None; in front of a q/k norm they stand inside it.
+        query_norm, key_norm: q/k norms, None where there are none. With them scores are per-feature normalised.
+        scale: the score multiplier; a tensor ``[d_head]`` where it differs between turning dims and others (YaRN).
         softcap: the cap inside the softmax, None without.
+        sink: a logit that joins the softmax and carries no value, None without.
         turn: the offset, None where keys stay as they are.
         centre: LayerNorm: lengths are measured without the all-ones component.
         bias: whether biases join the softmax.
@@ -49,13 +82,13 @@ class Head:
 
     query: Tensor
     key: Tensor
-    scale: float
+    scale: float | Tensor
     query_bias: Tensor | None = None
     key_bias: Tensor | None = None
-    query_gain: Tensor | None = None
-    key_gain: Tensor | None = None
-    eps: float = 1e-6
+    query_norm: QKNorm | None = None
+    key_norm: QKNorm | None = None
     softcap: float | None = None
+    sink: float | None = None
     turn: Turn | None = None
     centre: bool = False
     bias: bool = True
@@ -63,29 +96,36 @@ class Head:
     def queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries ``[n, d]`` with the multiplier in them, and the lengths ``[n]`` of the bare projections."""
         raw = x @ self.query
-        q = _qk_norm(raw, self.query_bias, self.query_gain, self.eps) * self.scale
+        q = self.multiplied(raw if self.query_norm is None else self.query_norm(raw, self.query_bias, x))
         return (q if self.turn is None else self.turn.queries(q)), torch.linalg.vector_norm(raw, dim=1)
 
     def keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys ``[n, d]``, turned, and the lengths ``[n]`` of the bare projections."""
         raw = x @ self.key
-        k = _qk_norm(raw, self.key_bias, self.key_gain, self.eps)
+        k = raw if self.key_norm is None else self.key_norm(raw, self.key_bias, x)
         return (k if self.turn is None else self.turn.keys(k)), torch.linalg.vector_norm(raw, dim=1)
 
     def prior(self, k: Tensor) -> Tensor:
         """``s <b_q, k_j>`` ``[n]``: what a key receives whatever the query is; zero without a bias."""
-        if self.query_bias is None or self.query_gain is not None or self.bound:
-            return k.new_zeros(len(k))
-        return k @ (self.query_bias.to(k.device) * self.scale)
+        bias = self.constant_query
+        return k.new_zeros(len(k)) if bias is None or self.bound else k @ bias.to(k.device)
 
     def query_terms(self, q: Tensor) -> Tensor:
-        """``s <q_i + b_q, b_k>`` ``[n]``: equal for all keys of a query; only a softcap lets the softmax see it."""
-        if self.key_bias is None or self.key_gain is not None or self.bound:
+        """``s <q_i + b_q, b_k>`` ``[n]``: equal for all keys of a query; only a softcap or a sink lets the softmax see
+        it."""
+        bias = self._outer(self.key_bias, self.key_norm)
+        if bias is None or self.bound:
             return q.new_zeros(len(q))
-        bias = self.key_bias.to(q.device)
+        bias = bias.to(q.device)
         bias = bias if self.turn is None else self.turn.keys(bias[None])[0]
-        constant = 0.0 if self.query_bias is None else float(self.query_bias.to(q.device) @ bias) * self.scale
-        return q @ bias + constant
+        query = self.constant_query
+        return q @ bias + (0.0 if query is None else float(query.to(q.device) @ bias))
+
+    @property
+    def constant_query(self) -> Tensor | None:
+        """``[d_head]``: the constant part of every query, multiplier included; None without."""
+        bias = self._outer(self.query_bias, self.query_norm)
+        return None if bias is None else self.multiplied(bias[None])[0]
 
     @property
     def bound(self) -> bool:
@@ -93,16 +133,24 @@ class Head:
         return self.turn is not None and self.turn.bound
 
     @property
+    def linear(self) -> bool:
+        """Whether scores are linear in the query's and the key's direction."""
+        return self.query_norm is None and self.key_norm is None and not self.bound
+
+    @property
     def biased(self) -> bool:
         """Whether the softmax sees a bias."""
-        return self.bias and (self.query_bias is not None or self.key_bias is not None) and self.query_gain is None
+        outer = (self._outer(self.query_bias, self.query_norm), self._outer(self.key_bias, self.key_norm))
+        return self.bias and any(b is not None for b in outer)
 
+    def multiplied(self, x: Tensor) -> Tensor:
+        """Vectors ``[n, d_head]`` times the score multiplier."""
+        return x * (self.scale.to(x.device) if isinstance(self.scale, Tensor) else self.scale)
 
-def _qk_norm(raw: Tensor, bias: Tensor | None, gain: Tensor | None, eps: float) -> Tensor:
-    if gain is None:
-        return raw
-    y = raw if bias is None else raw + bias.to(raw.device)
-    return y * torch.rsqrt(y.square().mean(1, keepdim=True) + eps) * gain.to(raw.device)
+    @staticmethod
+    def _outer(bias: Tensor | None, norm: QKNorm | None) -> Tensor | None:
+        """The part of a bias that is added to the finished vector."""
+        return bias if norm is None else norm.bias
 
 
 def scaled(d: Tensor, definition: AttentionDefinition, centre: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -109,10 +109,10 @@ def lone_feature(
         values = _side("query", as_query) | _side("key", as_key)
         values["key.prior"] = float(head.prior(keys[h])[0])
         if not head.bound:
-            softmax = Softmax(head.softcap, head.biased and definition.bias)
+            softmax = Softmax(head.softcap, head.biased and definition.bias, head.sink)
             logits = softmax.logits_(as_query.clone(), head.query_terms(queries[h]), priors[h][ids], False)[0].double()
             mass = logits.softmax(0)
-            best = mass.topk(min(5, len(mass))).values
+            best = mass.topk(min(5, len(mass))).values * softmax.left_by_sink(logits.logsumexp(0))
             entropy = float(-(mass * mass.clamp_min(1e-300).log()).sum())
             spread = float(torch.tensor(float(len(ids))).log())
             values |= {"query.top1": float(best[0]), "query.top5": float(best.sum())}
@@ -172,7 +172,7 @@ def _scores(
     stop: Stop | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores ``[2, H, n]`` (as query, as key), the keys' priors ``[H, n]``, and which rows are usable ``[n]``."""
-    linear = all(h.query_gain is None and h.key_gain is None and not h.bound for h in heads)
+    linear = all(h.linear for h in heads)
     stack = torch.cat([_directions(h, q, k) for h, q, k in zip(heads, queries, keys, strict=True)]) if linear else None
     parts, goods = [], []
     for block in rows():
@@ -194,8 +194,9 @@ def _scores(
 def _directions(head: Head, q: Tensor, k: Tensor) -> Tensor:
     """``[3, d_model]``: the stream directions whose products with features are their scores as keys of ``q``, as
     queries of ``k``, and their priors as keys."""
-    bias = torch.zeros_like(q) if head.query_bias is None else (head.query_bias.to(q.device) * head.scale)[None]
+    constant = head.constant_query
+    bias = torch.zeros_like(q) if constant is None else constant.to(q.device)[None]
     onto_keys = torch.cat([q, bias])
     if head.turn is not None:
         onto_keys = head.turn.back(onto_keys)
-    return torch.cat([onto_keys[:1] @ head.key.T, (k * head.scale) @ head.query.T, onto_keys[1:] @ head.key.T])
+    return torch.cat([onto_keys[:1] @ head.key.T, head.multiplied(k) @ head.query.T, onto_keys[1:] @ head.key.T])

@@ -30,17 +30,29 @@ class Softmax:
     Attributes:
         softcap: c of ``c tanh(S / c)``, or None.
         biased: whether query and key terms join the scores.
+        sink: a logit that joins each query's softmax beside the keys, or None. It takes its share of the attention, so
+            a row's masses sum below 1; how concentrated the rest is (``conc``) is told of the keys alone.
     """
 
     softcap: float | None
     biased: bool
+    sink: float | None = None
+
+    def with_sink(self, log_z: Tensor) -> Tensor:
+        """Log partition sums over keys with the sink joined."""
+        return log_z if self.sink is None else torch.logaddexp(log_z, torch.full_like(log_z, self.sink))
+
+    def left_by_sink(self, log_z: Tensor) -> Tensor:
+        """The share of the attention that goes to keys, from the log partition sums over keys."""
+        return (log_z - self.with_sink(log_z)).exp()
 
     def logits_(self, scores: Tensor, row_terms: Tensor, column_terms: Tensor, keys_in_rows: bool) -> Tensor:
-        """Scores ``[t, m]`` to logits, in place. A query's own term cancels in its softmax unless a cap follows."""
+        """Scores ``[t, m]`` to logits, in place. A query's own term cancels in its softmax unless a cap follows, or a
+        sink, which has no such term, stands beside the keys."""
         if self.biased:
             query, key = (column_terms, row_terms[:, None]) if keys_in_rows else (row_terms[:, None], column_terms)
             scores += key
-            if self.softcap is not None:
+            if self.softcap is not None or self.sink is not None:
                 scores += query
         if self.softcap is not None:
             scores.mul_(1 / self.softcap).tanh_().mul_(self.softcap)
@@ -122,8 +134,8 @@ def query_pass(
         tile: queries at once, a multiple of 32.
 
     Returns:
-        ``mean_abs``, ``max``, ``top1``, ``top5``, ``conc``, ``log_z`` (log of the partition sum) fp64 ``[n]`` and
-        ``argmax`` int64 ``[n]``, a row of ``k``.
+        ``mean_abs``, ``max``, ``top1``, ``top5``, ``conc``, ``log_z`` (log of the partition sum, sink
+        included) fp64 ``[n]`` and ``argmax`` int64 ``[n]``, a row of ``k``.
 
     Raises:
         Cancelled: the stop flag went up.
@@ -142,13 +154,15 @@ def query_pass(
         poll(stop)
         logits = softmax.logits_(scores, q_terms[a : a + tile], k_terms, False)
         best = top_k(logits, TOP)[0] if softmax.biased else logits.gather(1, index)
-        parts.append(found | _attend(logits, best.double(), buffer, columns))
+        parts.append(found | _attend(logits, best.double(), softmax, buffer, columns))
         if progress is not None:
             progress(min(n, a + tile), n)
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
-def _attend(logits: Tensor, best: Tensor, buffer: TileBuffer, columns: ColumnSums | None) -> dict[str, Tensor]:
+def _attend(
+    logits: Tensor, best: Tensor, softmax: Softmax, buffer: TileBuffer, columns: ColumnSums | None
+) -> dict[str, Tensor]:
     """The softmax of each row, in place: partition, entropy, top masses; its column sums go to ``columns``."""
     t, m = logits.shape
     bounds = _chunks(logits)
@@ -161,18 +175,20 @@ def _attend(logits: Tensor, best: Tensor, buffer: TileBuffer, columns: ColumnSum
         torch.sum(e, dim=1, out=sums[0, :, j])
         torch.sum(y.mul_(e), dim=1, out=sums[1, :, j])
     z, weighted = sums[0].double().sum(1), sums[1].double().sum(1)
+    over_keys = z.log() + best[:, 0]
+    kept = softmax.left_by_sink(over_keys)
     if columns is not None:
-        weights = (1 / z).float()
+        weights = (kept / z).float()
         for a, b in bounds:
             for low, high in _groups(t):
                 columns.received[a:b] += torch.mv(logits[low:high, a:b].T, weights[low:high]).double()
     entropy = z.log() - math.log(2.0) * weighted / z
-    masses = (best - best[:, :1]).exp() / z[:, None]
+    masses = (best - best[:, :1]).exp() / z[:, None] * kept[:, None]
     return {
         "top1": masses[:, 0],
         "top5": masses.sum(1).clamp_max(1.0),
         "conc": 1 - entropy / math.log(m) if m > 1 else torch.zeros_like(z),
-        "log_z": z.log() + best[:, 0],
+        "log_z": softmax.with_sink(over_keys),
     }
 
 

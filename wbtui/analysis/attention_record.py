@@ -91,7 +91,10 @@ def members(head: Head, vectors: Vectors, definition: AttentionDefinition) -> Me
         sample(n, definition.n_key, definition.seed, f"{side} partners") if large else None
         for side in schema.HEAD_SIDES
     )
-    return Members(vectors, Softmax(head.softcap, head.biased and definition.bias), queries, keys)
+    missing = 0.0 if keys is None else math.log(n / len(keys))
+    # beside a sample of the keys a sink must weigh as little as it does beside all of them
+    sink = None if head.sink is None else head.sink - missing
+    return Members(vectors, Softmax(head.softcap, head.biased and definition.bias, sink), queries, keys)
 
 
 def partition_sums(of: Members, buffer: TileBuffer, *, tile: int = TILE, stop: Stop | None = None) -> Tensor:

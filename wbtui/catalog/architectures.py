@@ -1,7 +1,7 @@
-"""One table: model type -> tensor names, layouts, norms, scales. Data only; unknown types are refused.
+"""From a ``config.json`` to the table's row and the model's sizes. Unknown types are refused.
 
-Facts: methods 3.1, 3.3, 3.4. Tensor names are those that transformers saves; ``prefixes`` are the module prefixes a
-checkpoint may carry (a headless model saves without them).
+A config is read once into its *effective* form (:func:`effective_config`): the language model's own fields, flat, with
+what the model's class fills in where the file lacks a field. Everything else here takes that form.
 """
 
 from __future__ import annotations
@@ -10,160 +10,24 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from wbtui.catalog.attention import AttentionLayout
+from wbtui.catalog.layouts import Architecture, AttentionLayout
+from wbtui.catalog.model_table import ARCHITECTURES
 from wbtui.errors import WeightsError
 
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "AttentionLayout",
+    "Dimensions",
+    "architecture_of",
+    "dimensions",
+    "effective_config",
+    "embedding_multiplier",
+]
 
-@dataclass(frozen=True)
-class Architecture:
-    """How one model type stores what out-of-context analysis needs. ``{l}`` stands for the layer."""
-
-    model_type: str
-    prefixes: tuple[str, ...]
-    embedding: str
-    final_norm: str
-    unembedding: str
-    """Name of the untied unembedding, without a prefix."""
-    tied_default: bool
-    """``tie_word_embeddings`` where the config does not say."""
-    norm: str
-    """``rms`` or ``layer`` (mean-centring, with a bias)."""
-    gain_offset: float
-    """Added to the stored norm weight: 1.0 where the model computes ``1 + w`` (Gemma)."""
-    attention_out: str
-    """W_O, stored ``[d_model, n_heads * d_head]``, or input-major (transposed) where ``input_major``."""
-    mlp_out: str
-    mlp_norm: str
-    """The norm in front of the MLP (transcoders read behind it)."""
-    attention: AttentionLayout
-    input_major: bool = False
-    post_attention_norm: str | None = None
-    """A norm after attention, whose gain scales what the heads write (Gemma-2)."""
-    post_mlp_norm: str | None = None
-    embedding_scale: str = "one"
-    """``one`` or ``sqrt_d_model``."""
-    default_d_head: int | None = None
-    """``head_dim`` where the config does not say; None is ``d_model / n_heads``."""
-    parallel: bool = False
-    """Attention and MLP of a layer read the same stream."""
-    key_d_model: str = "hidden_size"
-    key_n_layers: str = "num_hidden_layers"
-    key_n_heads: str = "num_attention_heads"
-    key_d_mlp: str = "intermediate_size"
-
-
-_LLAMA = {
-    "prefixes": ("model.", ""),
-    "embedding": "embed_tokens.weight",
-    "final_norm": "norm.weight",
-    "unembedding": "lm_head.weight",
-    "norm": "rms",
-    "attention_out": "layers.{l}.self_attn.o_proj.weight",
-    "mlp_out": "layers.{l}.mlp.down_proj.weight",
-    "mlp_norm": "layers.{l}.post_attention_layernorm.weight",
-    "attention": AttentionLayout(),
-}
-
-ARCHITECTURES: dict[str, Architecture] = {
-    arch.model_type: arch
-    for arch in (
-        Architecture(
-            model_type="gpt2",
-            prefixes=("transformer.", ""),
-            embedding="wte.weight",
-            final_norm="ln_f.weight",
-            unembedding="lm_head.weight",
-            tied_default=True,
-            norm="layer",
-            gain_offset=0.0,
-            attention_out="h.{l}.attn.c_proj.weight",
-            mlp_out="h.{l}.mlp.c_proj.weight",
-            mlp_norm="h.{l}.ln_2.weight",
-            attention=AttentionLayout(
-                norm="h.{l}.ln_1.weight",
-                query=None,
-                key=None,
-                value=None,
-                fused="h.{l}.attn.c_attn.weight",
-                scale="gpt2",
-                n_kv_heads=None,
-                rope="none",
-            ),
-            input_major=True,
-            key_d_model="n_embd",
-            key_n_layers="n_layer",
-            key_n_heads="n_head",
-            key_d_mlp="n_inner",
-        ),
-        Architecture(
-            model_type="gpt_neox",
-            prefixes=("gpt_neox.", ""),
-            embedding="embed_in.weight",
-            final_norm="final_layer_norm.weight",
-            unembedding="embed_out.weight",
-            tied_default=False,
-            norm="layer",
-            gain_offset=0.0,
-            attention_out="layers.{l}.attention.dense.weight",
-            mlp_out="layers.{l}.mlp.dense_4h_to_h.weight",
-            mlp_norm="layers.{l}.post_attention_layernorm.weight",
-            attention=AttentionLayout(
-                query=None,
-                key=None,
-                value=None,
-                fused="layers.{l}.attention.query_key_value.weight",
-                fused_order="heads",
-                n_kv_heads=None,
-                rope_theta="rotary_emb_base",
-                rope_share="rotary_pct",
-                rope_share_default=0.25,
-            ),
-            parallel=True,
-        ),
-        Architecture(model_type="llama", tied_default=False, gain_offset=0.0, **_LLAMA),  # type: ignore[arg-type]
-        Architecture(
-            model_type="mistral",
-            tied_default=False,
-            gain_offset=0.0,
-            **{**_LLAMA, "attention": AttentionLayout(n_kv_default=8, windows="all", window_default=4096)},  # type: ignore[arg-type]
-        ),
-        Architecture(
-            model_type="qwen2",
-            tied_default=False,
-            gain_offset=0.0,
-            **{**_LLAMA, "attention": AttentionLayout(windows="qwen", window_default=4096)},  # type: ignore[arg-type]
-        ),
-        Architecture(
-            model_type="gemma",
-            tied_default=True,
-            gain_offset=1.0,
-            embedding_scale="sqrt_d_model",
-            default_d_head=256,
-            **{**_LLAMA, "attention": AttentionLayout(n_kv_default=16)},  # type: ignore[arg-type]
-        ),
-        Architecture(
-            model_type="gemma2",
-            tied_default=True,
-            gain_offset=1.0,
-            embedding_scale="sqrt_d_model",
-            default_d_head=256,
-            post_attention_norm="layers.{l}.post_attention_layernorm.weight",
-            post_mlp_norm="layers.{l}.post_feedforward_layernorm.weight",
-            **{  # type: ignore[arg-type]
-                **_LLAMA,
-                "mlp_norm": "layers.{l}.pre_feedforward_layernorm.weight",
-                "attention": AttentionLayout(
-                    scale="query_pre_attn_scalar",
-                    softcap="attn_logit_softcapping",
-                    softcap_default=50.0,
-                    n_kv_default=4,
-                    windows="even",
-                    window_default=4096,
-                ),
-            },
-        ),
-    )
-}
+MAX_LAYERS = 10_000
+MAX_SIZE = 10_000_000
+MAX_HEADS = 65_536
 
 
 def architecture_of(config: dict[str, Any], where: str) -> Architecture:
@@ -181,11 +45,53 @@ def architecture_of(config: dict[str, Any], where: str) -> Architecture:
         raise WeightsError(f"{where}: no model_type", "a Hugging Face config.json with a model_type")
     if kind not in ARCHITECTURES:
         raise WeightsError(
-            f"{where}: model_type {kind!r} is not supported",
+            f"{where}: model_type {kind[:80]!r} is not supported",
             "one of " + ", ".join(sorted(ARCHITECTURES)),
             "its norms and layouts are unknown here, and wbtui does not guess",
         )
     return ARCHITECTURES[kind]
+
+
+def effective_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """A config as the analysis takes it: flat, with the class's own values for what is missing.
+
+    Of a wrapper around several models (Gemma-3 with vision) the fields are those of its ``text_config``; whether
+    embeddings are tied is said by the wrapper where it says so. A field that is there, null or not, stays.
+
+    Args:
+        config: the parsed ``config.json``.
+        where: the file, for errors.
+
+    Raises:
+        WeightsError: an unknown type, a wrapper without a language model, a switch that makes another model.
+    """
+    arch = architecture_of(config, where)
+    flat = config
+    if arch.text_configs:
+        inner = config.get("text_config")
+        if not isinstance(inner, dict):
+            raise WeightsError(
+                f"{where}: no text_config", f"a {arch.model_type} config with its language model's fields"
+            )
+        kind = inner.get("model_type", arch.text_configs[0])
+        if kind not in arch.text_configs:
+            raise WeightsError(
+                f"{where}: text_config of model_type {str(kind)[:80]!r}", "one of " + ", ".join(arch.text_configs)
+            )
+        flat = inner | {"model_type": arch.model_type}
+        if config.get("tie_word_embeddings") is not None:
+            flat["tie_word_embeddings"] = config["tie_word_embeddings"]
+    for key, allowed in arch.must.items():
+        if key in flat and flat[key] not in allowed:
+            raise WeightsError(
+                f"{where}: {key} is {str(flat[key])[:80]}",
+                f"{allowed[-1]}",
+                f"a {arch.model_type} with it is another model, unknown here",
+            )
+    filled = {**arch.defaults, **flat}
+    if filled["tie_word_embeddings"] is None:
+        filled["tie_word_embeddings"] = arch.defaults["tie_word_embeddings"]
+    return filled
 
 
 @dataclass(frozen=True)
@@ -202,34 +108,35 @@ class Dimensions:
 
 
 def dimensions(config: dict[str, Any], where: str) -> Dimensions:
-    """Sizes out of a config, each checked to be a sane positive integer.
+    """Sizes out of an effective config, each checked to be a sane positive integer.
 
     Raises:
         WeightsError: a field is missing or absurd.
     """
     arch = architecture_of(config, where)
 
-    def integer(key: str, default: int | None = None) -> int:
+    def integer(key: str, default: int | None = None, largest: int = MAX_SIZE) -> int:
         value = config.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10_000_000:
-            raise WeightsError(f"{where}: {key} is {value!r}", "a positive whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
+            raise WeightsError(f"{where}: {key} is {str(value)[:80]}", f"a whole number from 1 to {largest:,}")
         return value
 
     d_model = integer(arch.key_d_model)
-    n_layers = integer(arch.key_n_layers)
-    if n_layers > 10_000:
-        raise WeightsError(f"{where}: {arch.key_n_layers} is {n_layers}", "at most 10,000 layers")
-    n_heads = integer(arch.key_n_heads)
+    n_layers = integer(arch.key_n_layers, largest=MAX_LAYERS)
+    n_heads = integer(arch.key_n_heads, largest=MAX_HEADS)
+    tied = config.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise WeightsError(f"{where}: tie_word_embeddings is {str(tied)[:80]}", "true or false")
     return Dimensions(
         d_model=d_model,
         n_layers=n_layers,
         n_heads=n_heads,
-        d_head=integer("head_dim", arch.default_d_head or max(1, d_model // n_heads)),
+        d_head=integer("head_dim", max(1, d_model // n_heads), MAX_HEADS),
         d_mlp=integer(arch.key_d_mlp, 4 * d_model if arch.key_d_mlp == "n_inner" else None),
         d_vocab=integer("vocab_size"),
-        tied=bool(config.get("tie_word_embeddings", arch.tied_default)),
+        tied=tied,
     )
 
 

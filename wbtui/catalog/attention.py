@@ -1,69 +1,24 @@
 """What a config says about attention: layouts of the projections, score scale, softcap, RoPE, windows. Stdlib only.
 
-:class:`AttentionLayout` is a row's attention part in :mod:`wbtui.catalog.architectures`; :func:`attention_facts` joins
-it with a model's own config, in either of the styles that configs come in: ``rope_parameters`` (transformers 5, flat or
-nested per layer type) and ``rope_theta`` with ``rope_scaling``. Facts: methods 3.4.
+:class:`AttentionLayout` is a row's attention part in :mod:`wbtui.catalog.model_table`; :func:`attention_facts` joins
+it with a model's own config. Facts: methods 3.4.
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wbtui.errors import WeightsError
+from wbtui.catalog.layouts import AttentionLayout
+from wbtui.catalog.rope import RopeFacts, number, rope_facts, rotary_frequencies
+from wbtui.errors import UsageError, WeightsError
 
-ROPE_TYPES = ("default", "linear", "llama3")
+__all__ = ["AttentionFacts", "AttentionLayout", "RopeFacts", "attention_facts", "headless_layers", "rotary_frequencies"]
 
-
-@dataclass(frozen=True)
-class AttentionLayout:
-    """How one model type stores and computes attention. ``{l}`` stands for the layer; biases end in ``.bias``."""
-
-    norm: str | None = "layers.{l}.input_layernorm.weight"
-    """The norm in front of attention; None where the stream is read as it is (OLMo-2)."""
-    query: str | None = "layers.{l}.self_attn.q_proj.weight"
-    key: str | None = "layers.{l}.self_attn.k_proj.weight"
-    value: str | None = "layers.{l}.self_attn.v_proj.weight"
-    fused: str | None = None
-    """One tensor in place of the three; its order is ``fused_order``."""
-    fused_order: str = "blocks"
-    """``blocks``: all q, all k, all v; ``heads``: per head q, k, v (NeoX)."""
-    query_norm: str | None = None
-    key_norm: str | None = None
-    """Weights of q/k norms, where there are any."""
-    qk_norm: str = "none"
-    """``none``, ``head`` (RMS over each head's width), ``all`` (RMS over all heads together, OLMo-2)."""
-    scale: str = "d_head"
-    """``d_head`` (its -1/2 power), ``query_pre_attn_scalar``, or ``gpt2`` (with that type's two switches)."""
-    softcap: str | None = None
-    """The config's key for the score softcap."""
-    softcap_default: float | None = None
-    n_kv_heads: str | None = "num_key_value_heads"
-    n_kv_default: int | None = None
-    """Key/value heads where the config lacks the key; None, or a null in the config, is as many as query heads."""
-    rope: str = "half"
-    """``half`` (dim m turns with m + r/2), ``none`` (learned positions)."""
-    rope_theta: str = "rope_theta"
-    rope_share: str = "partial_rotary_factor"
-    rope_share_default: float = 1.0
-    windows: str = "none"
-    """Local layers where no ``layer_types`` say: ``none``, ``all``, ``even``, ``qwen`` (``use_sliding_window``)."""
-    window_default: int | None = None
-
-
-@dataclass(frozen=True)
-class RopeFacts:
-    """One layer's rotary embedding."""
-
-    theta: float
-    share: float
-    """Share of the head's width that turns, from its front."""
-    kind: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_length: int = 0
+LAYER_KINDS = ("full_attention", "sliding_attention", "linear_attention")
+_LATER: dict[str, Any] = {"rotary_gain": 1.0, "rotary_dims": 0, "qk_norm": "none", "sinks": False, "gated": False}
+"""Facts that the first model types have not, with what they mean there: left out, so that products keep their keys."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +34,50 @@ class AttentionFacts:
     rope: RopeFacts | None
     window: int | None
     """Keys that a query can see, itself among them; None for all."""
+    rotary_gain: float = 1.0
+    """What the turning part of every score is multiplied by: YaRN's and LongRoPE's factor, squared."""
+    rotary_dims: int = 0
+    """The head's front dims that ``rotary_gain`` acts on."""
+    qk_norm: str = "none"
+    """``none``, ``head``, ``layer`` or ``all``, as in :class:`AttentionLayout`."""
+    sinks: bool = False
+    """A learned logit joins each softmax."""
+    gated: bool = False
+    """The head's output is multiplied by a gate that the query's token sets."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as it stands in a product's identity."""
-        return asdict(self)
+        out = asdict(self) | {"rope": None if self.rope is None else self.rope.to_json()}
+        return {k: v for k, v in out.items() if k not in _LATER or v != _LATER[k]}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> AttentionFacts:
         """The inverse of :meth:`to_json`."""
         data = dict(data)
         if data.get("rope") is not None:
-            data["rope"] = RopeFacts(**data["rope"])
+            data["rope"] = RopeFacts.from_json(data["rope"])
         return AttentionFacts(**data)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a reader must know about these heads' numbers, in words; empty for plain heads."""
+        out = []
+        if self.qk_norm != "none":
+            out.append("per-feature normalised (q/k norms)")
+        if self.qk_norm == "all":
+            out.append("normalised over all heads together")
+        if self.sinks:
+            out.append("a sink joins each softmax: attention sums below 1")
+        if self.gated:
+            out.append("OV per unit of the head's gate")
+        return tuple(out)
+
+
+def active_layout(config: dict[str, Any], layout: AttentionLayout) -> AttentionLayout:
+    """The row's layout without the q/k norms that this config switches off."""
+    if layout.qk_norm_switch is None or config.get(layout.qk_norm_switch, False):
+        return layout
+    return dataclasses.replace(layout, qk_norm="none", query_norm=None, key_norm=None)
 
 
 def attention_facts(
@@ -99,47 +86,99 @@ def attention_facts(
     """One layer's attention, from the table's row and the config.
 
     Args:
-        config: the parsed ``config.json``.
+        config: an effective config.
         layout: the model type's row.
         n_heads, d_head: from :func:`wbtui.catalog.architectures.dimensions`.
         layer: the layer; some models alternate windows and rotary bases.
         where: the config's file, for errors.
 
     Raises:
+        UsageError: a linear-attention layer, which has no heads.
         WeightsError: a field that is not a sane number, or a rotary embedding that is not known here.
     """
+    layout = active_layout(config, layout)
+    kind = layer_kind(config, layout, layer, where)
+    if kind == "linear_attention":
+        raise UsageError(f"layer {layer} has no heads: it mixes tokens by linear attention", "a full-attention layer")
     n_kv = n_heads
-    if layout.n_kv_heads is not None and config.get(layout.n_kv_heads, layout.n_kv_default) is not None:
-        n_kv = int(_number(config, layout.n_kv_heads, layout.n_kv_default, where))
+    if layout.n_kv_heads is not None and config.get(layout.n_kv_heads) is not None:
+        n_kv = int(number(config, layout.n_kv_heads, None, where))
     if n_kv < 1 or n_heads % n_kv:
         raise WeightsError(f"{where}: {n_heads} heads over {n_kv} key/value heads", "a whole number of heads for each")
     softcap = None
-    if layout.softcap is not None:
-        softcap = config.get(layout.softcap, layout.softcap_default)
-        if softcap is not None:
-            softcap = _number(config, layout.softcap, layout.softcap_default, where)
+    if layout.softcap is not None and config.get(layout.softcap) is not None:
+        softcap = number(config, layout.softcap, None, where)
+    rope, scaling = None, 1.0
+    if layout.rope != "none":
+        rope, scaling = rope_facts(config, layout, kind, d_head, where)
     return AttentionFacts(
         n_heads=n_heads,
         n_kv_heads=n_kv,
         d_head=d_head,
         scale=_scale(config, layout, d_head, layer, where),
         softcap=softcap,
-        rope=None if layout.rope == "none" else _rope(config, layout, layer, where),
-        window=_window(config, layout, layer, where),
+        rope=rope,
+        window=_window(config, layout, kind, where),
+        rotary_gain=scaling**2,
+        rotary_dims=0 if rope is None or scaling == 1.0 else int(d_head * rope.share),
+        qk_norm=layout.qk_norm,
+        sinks=layout.sinks is not None,
+        gated=layout.gated,
     )
 
 
-def _number(config: dict[str, Any], key: str, default: float | None, where: str) -> float:
-    value = config.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise WeightsError(f"{where}: {key} is {value!r}", "a positive number")
-    return value
+def headless_layers(config: dict[str, Any], layout: AttentionLayout, n_layers: int, where: str) -> tuple[int, ...]:
+    """The layers without heads (linear attention).
+
+    Raises:
+        WeightsError: ``layer_types`` that do not fit.
+    """
+    if layout.layers != "linear":
+        return ()
+    return tuple(i for i in range(n_layers) if layer_kind(config, layout, i, where) == "linear_attention")
+
+
+def layer_kind(config: dict[str, Any], layout: AttentionLayout, layer: int, where: str) -> str:
+    """One of ``LAYER_KINDS``: what the config says, or the model type's own pattern.
+
+    Raises:
+        WeightsError: no such entry, or a kind that is not known here.
+    """
+    rule, full, local = layout.layers, "full_attention", "sliding_attention"
+    if rule in ("full", "local"):
+        return full if rule == "full" else local
+    if rule == "qwen_local":
+        return local if config.get("use_sliding_window", False) else full
+    types = config.get("layer_types")
+    if types is not None:
+        if not isinstance(types, list) or layer >= len(types):
+            raise WeightsError(f"{where}: layer_types {str(types)[:80]}", f"a list with an entry for layer {layer}")
+        kind = types[layer]
+        if kind not in LAYER_KINDS or (kind == "linear_attention" and rule != "linear"):
+            raise WeightsError(
+                f"{where}: layer {layer} is of type {str(kind)[:80]!r}", "one of " + ", ".join(LAYER_KINDS)
+            )
+        return str(kind)
+    if rule == "even":
+        return local if layer % 2 == 0 else full
+    if rule == "qwen":
+        first = config.get("max_window_layers", 28)
+        if isinstance(first, bool) or not isinstance(first, int):
+            raise WeightsError(f"{where}: max_window_layers is {str(first)[:80]}", "a whole number")
+        return local if config.get("use_sliding_window", False) and layer >= first else full
+    key, default, other = {
+        "pattern": ("sliding_window_pattern", 6, local),
+        "linear": ("full_attention_interval", 4, "linear_attention"),
+    }[rule]
+    if config.get(key) is None and config.get("_" + key) is not None:
+        key = "_" + key  # as transformers saves what is not a field of its class
+    every = int(number(config, key, default, where))
+    return other if (layer + 1) % max(1, every) else full
 
 
 def _scale(config: dict[str, Any], layout: AttentionLayout, d_head: int, layer: int, where: str) -> float:
     if layout.scale == "query_pre_attn_scalar":
-        return float(_number(config, "query_pre_attn_scalar", 256, where)) ** -0.5
+        return float(number(config, "query_pre_attn_scalar", 256, where)) ** -0.5
     scale = d_head**-0.5
     if layout.scale == "gpt2":
         scale = scale if config.get("scale_attn_weights", True) else 1.0
@@ -148,89 +187,10 @@ def _scale(config: dict[str, Any], layout: AttentionLayout, d_head: int, layer: 
     return scale
 
 
-def _layer_type(config: dict[str, Any], layer: int, where: str) -> str | None:
-    types = config.get("layer_types")
-    if types is None:
+def _window(config: dict[str, Any], layout: AttentionLayout, kind: str, where: str) -> int | None:
+    width = config.get("sliding_window")
+    if width is None or kind != "sliding_attention":
         return None
-    if not isinstance(types, list) or layer >= len(types):
-        raise WeightsError(f"{where}: layer_types {types!r}", f"a list with an entry for layer {layer}")
-    return str(types[layer])
-
-
-def _rope(config: dict[str, Any], layout: AttentionLayout, layer: int, where: str) -> RopeFacts:
-    given = config.get("rope_parameters")
-    if isinstance(given, dict) and given and all(isinstance(v, dict) or v is None for v in given.values()):
-        kind = _layer_type(config, layer, where)
-        if kind not in given:
-            raise WeightsError(f"{where}: rope_parameters for {sorted(given)}", f"an entry for layer type {kind!r}")
-        given = given[kind]
-    # a config may carry both styles: transformers lets rope_scaling win over rope_parameters
-    given = config.get("rope_scaling") or given or {}
-    if not isinstance(given, dict):
-        raise WeightsError(f"{where}: rotary parameters {given!r}", "a JSON object")
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in ROPE_TYPES:
-        raise WeightsError(
-            f"{where}: rope_type {kind!r}",
-            "one of " + ", ".join(ROPE_TYPES),
-            "its scores would carry factors that wbtui does not know",
-        )
-
-    def field(key: str, default: float) -> float:
-        return float(_number(given, key, default, where))
-
-    theta = field("rope_theta", _number(config, layout.rope_theta, 10_000.0, where))
-    share = field("partial_rotary_factor", _number(config, layout.rope_share, layout.rope_share_default, where))
-    if kind == "default":
-        return RopeFacts(theta, share)
-    if "factor" not in given:
-        raise WeightsError(f"{where}: rope_type {kind!r} without a factor", "its factor")
-    if kind == "linear":
-        return RopeFacts(theta, share, kind, field("factor", 1.0))
-    length = config.get("original_max_position_embeddings") or given.get("original_max_position_embeddings")
-    length = _number({"length": length or config.get("max_position_embeddings")}, "length", None, where)
-    low, high = field("low_freq_factor", 1.0), field("high_freq_factor", 4.0)
-    if not low < high:
-        raise WeightsError(f"{where}: low_freq_factor {low}, high_freq_factor {high}", "low below high")
-    return RopeFacts(theta, share, kind, field("factor", 1.0), low, high, int(length))
-
-
-def _window(config: dict[str, Any], layout: AttentionLayout, layer: int, where: str) -> int | None:
-    width = config.get("sliding_window", layout.window_default)
-    if width is None or layout.windows == "none":
+    if layout.layers == "qwen" and not config.get("use_sliding_window", False):
         return None
-    if layout.windows == "qwen" and not config.get("use_sliding_window", False):
-        return None
-    kind = _layer_type(config, layer, where)
-    if layout.windows == "all":
-        local = True
-    elif kind is not None:
-        local = kind == "sliding_attention"
-    elif layout.windows == "even":
-        local = layer % 2 == 0
-    else:
-        local = layer >= config.get("max_window_layers", 28)
-    return int(_number({"sliding_window": width}, "sliding_window", None, where)) if local else None
-
-
-def rotary_frequencies(rope: RopeFacts, d_head: int) -> list[float]:
-    """The angle per position of each turning pair, in pair order: ``r/2`` numbers, ``r = d_head * share`` rounded down.
-
-    ``llama3`` (methods 3.4): wavelengths below ``original / high`` stay, those above ``original / low`` are divided by
-    the factor, between them a blend that is linear in ``original / wavelength``.
-    """
-    dim = int(d_head * rope.share)
-    out = []
-    for m in range(0, dim, 2):
-        angle = rope.theta ** (-m / dim)
-        if rope.kind == "linear":
-            angle /= rope.factor
-        elif rope.kind == "llama3":
-            turns = rope.original_length * angle / (2 * math.pi)
-            if turns < rope.low_freq_factor:
-                angle /= rope.factor
-            elif turns <= rope.high_freq_factor:
-                blend = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
-                angle = (1 - blend) * angle / rope.factor + blend * angle
-        out.append(angle)
-    return out
+    return int(number({"sliding_window": width}, "sliding_window", None, where))

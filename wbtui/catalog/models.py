@@ -10,7 +10,8 @@ from typing import Any
 
 from wbtui import settings
 from wbtui.address import is_path
-from wbtui.catalog.architectures import ARCHITECTURES, dimensions
+from wbtui.catalog.architectures import ARCHITECTURES, architecture_of, dimensions, effective_config
+from wbtui.catalog.attention import headless_layers
 from wbtui.errors import UsageError, WbtuiError, WeightsError
 
 DEMO = "demo"
@@ -34,6 +35,8 @@ class ModelInfo:
     d_mlp: int
     d_vocab: int
     tied: bool
+    headless: tuple[int, ...] = ()
+    """Layers without heads: they mix tokens by linear attention (Qwen3.5)."""
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -93,8 +96,9 @@ def model_info(name: str, folder: Path, kind: str) -> ModelInfo:
         WeightsError: no or bad config, unknown ``model_type``.
     """
     path = folder / "config.json"
-    config = read_json(path, "a Hugging Face config.json")
+    config = model_config(folder)
     dims = dimensions(config, str(path))
+    layout = architecture_of(config, str(path)).attention
     return ModelInfo(
         name=name,
         path=str(folder),
@@ -107,7 +111,18 @@ def model_info(name: str, folder: Path, kind: str) -> ModelInfo:
         d_mlp=dims.d_mlp,
         d_vocab=dims.d_vocab,
         tied=dims.tied,
+        headless=headless_layers(config, layout, dims.n_layers, str(path)),
     )
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """A model's ``config.json`` in its effective form (:func:`wbtui.catalog.architectures.effective_config`).
+
+    Raises:
+        WeightsError: no or bad config, an unknown or other model type.
+    """
+    path = folder / "config.json"
+    return effective_config(read_json(path, "a Hugging Face config.json"), str(path))
 
 
 def list_models() -> list[ModelInfo]:

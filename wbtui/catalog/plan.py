@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wbtui.catalog.architectures import architecture_of
 from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
-from wbtui.catalog.models import ModelInfo, read_json
+from wbtui.catalog.models import ModelInfo, model_config
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.tensors import tensor_files, tokens_tensors
 from wbtui.definitions import (
@@ -86,7 +86,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
     memo = cache / "fingerprints"
     folder = Path(model.path)
     where = str(folder)
-    arch = architecture_of(read_json(folder / "config.json", "a config.json"), where)
+    arch = architecture_of(model_config(folder), where)
     names = tensor_files(folder)
     roles = tokens_tensors(names, arch, model.tied, where)
     _check_shapes(model, names, roles)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from wbtui.catalog.architectures import Architecture, architecture_of
-from wbtui.catalog.attention import AttentionFacts, attention_facts
+from wbtui.catalog.attention import AttentionFacts, active_layout, attention_facts
 from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
-from wbtui.catalog.models import ModelInfo, read_json
+from wbtui.catalog.models import ModelInfo, model_config
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.tensors import resolve, tensor_files
 from wbtui.definitions import (
@@ -59,15 +59,24 @@ class AttentionPlan:
         return [*self.nulls, self.attention, *self.ov_nulls, self.ov, *(self.checks if checks else ())]
 
 
-def readers(model: ModelInfo, sae: SaeInfo) -> range:
-    """The layers whose heads can read a hook's stream, the first reader first; empty behind the last layer."""
-    return range(model.n_layers if sae.reader_layer is None else sae.reader_layer, model.n_layers)
+def readers(model: ModelInfo, sae: SaeInfo) -> tuple[int, ...]:
+    """The layers whose heads can read a hook's stream, the first reader first; empty where none behind it has heads.
+
+    Layers that mix tokens by linear attention have none and are left out.
+    """
+    first = model.n_layers if sae.reader_layer is None else sae.reader_layer
+    return tuple(layer for layer in range(first, model.n_layers) if layer not in model.headless)
 
 
 def no_reader(model: ModelInfo, sae: SaeInfo) -> str | None:
     """Why no head reads a hook, in words; None where some do (methods 3.6)."""
-    if len(readers(model, sae)):
+    if readers(model, sae):
         return None
+    if sae.reader_layer is not None and sae.reader_layer < model.n_layers:
+        return (
+            f"no head reads {sae.site} of layer {sae.layer}: the layers behind it mix tokens by linear attention and "
+            "have no heads"
+        )
     return f"no head reads {sae.site} of layer {sae.layer}: it is the last layer's, and only the unembedding follows"
 
 
@@ -113,6 +122,11 @@ def plan_attention(
         raise UsageError(reason, "an SAE on a stream that a later layer's heads read")
     layers = readers(model, sae)
     layer = layers[0] if layer is None else layer
+    if layer in model.headless:
+        raise UsageError(
+            f"layer {layer} has no heads: it mixes tokens by linear attention",
+            "one of the layers with heads behind the hook: " + ", ".join(map(str, layers)),
+        )
     if layer not in layers:
         raise UsageError(
             f"layer {layer} for an SAE at {sae.hook_name}",
@@ -121,7 +135,7 @@ def plan_attention(
     memo = cache / "fingerprints"
     folder = Path(model.path)
     where = str(folder)
-    config = read_json(folder / "config.json", "a config.json")
+    config = model_config(folder)
     arch = architecture_of(config, where)
     facts = attention_facts(config, arch.attention, model.n_heads, model.d_head, layer, str(folder / "config.json"))
     _check_offset(definition, facts, layer)
@@ -129,6 +143,7 @@ def plan_attention(
     sae_parts = sae_identity(names, arch, sae, where, memo)
     del body["name"]
     uses_rope = definition.rope != "offset" or definition.offset > 0
+    arch = dataclasses.replace(arch, attention=active_layout(config, arch.attention))
     taken = facts.to_json() | {"window": None} | ({} if uses_rope else {"rope": None})
     common: dict[str, Any] = {"model_type": model.model_type, "layer": layer, "centre": arch.norm == "layer"}
     prints = {part: _layer_fingerprint(names, arch, layer, part, where, memo) for part in ("qk", "ov")}
@@ -170,8 +185,8 @@ def plan_attention(
         sae=sae,
         definition=definition,
         layer=layer,
-        direct=layer == layers[0],
-        normalised=arch.attention.qk_norm != "none",
+        direct=layer == sae.reader_layer,
+        normalised=facts.qk_norm != "none",
         facts=facts,
         attention=spec("attention"),
         nulls=tuple(spec("attention_null", kind) for kind in THRESHOLD_NULLS),
@@ -189,7 +204,7 @@ def layer_tensors(names: dict[str, Path], arch: Architecture, layer: int, part: 
     """
     layout = arch.attention
     weights = [layout.fused] if layout.fused else [layout.query, layout.key] if part == "qk" else [layout.value]
-    weights += [layout.norm, *((layout.query_norm, layout.key_norm) if part == "qk" else ())]
+    weights += [layout.norm, *((layout.query_norm, layout.key_norm, layout.sinks) if part == "qk" else ())]
     if part == "ov":
         weights += [arch.attention_out, arch.post_attention_norm]
     wanted = [resolve(names, arch, name.format(l=layer), where) for name in weights if name is not None]
@@ -209,6 +224,11 @@ def _check_offset(definition: AttentionDefinition, facts: AttentionFacts, layer:
     if facts.window is not None and farthest >= facts.window:
         raise UsageError(
             f"offset {farthest} at layer {layer}", f"at most {facts.window - 1}: this layer's window is {facts.window}"
+        )
+    if facts.rope.reach is not None and farthest >= facts.rope.reach:
+        raise UsageError(
+            f"offset {farthest}",
+            f"at most {facts.rope.reach - 1}: beyond, this model turns its heads by other angles",
         )
 
 

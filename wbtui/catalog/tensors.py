@@ -61,12 +61,12 @@ def tokens_tensors(names: dict[str, Path], arch: Architecture, tied: bool, where
     if tied:
         out["unembedding"] = embedding
     else:
-        if arch.unembedding not in names:
+        if not any(prefix + arch.unembedding in names for prefix in (*arch.prefixes, "")):
             raise WeightsError(
                 f"{where}: no tensor {arch.unembedding}, and the config says that embeddings are not tied",
                 f"{arch.unembedding} [d_vocab, d_model]",
             )
-        out["unembedding"] = arch.unembedding
+        out["unembedding"] = resolve(names, arch, arch.unembedding, where)
     return out
 
 
@@ -87,9 +87,14 @@ def site_tensors(
     if site == "hook_z":
         wanted = [arch.attention_out] + ([arch.post_attention_norm] if arch.post_attention_norm else [])
     elif site == "mlp_post":
+        if arch.experts and not any(p + arch.mlp_out.format(l=layer) in names for p in (*arch.prefixes, "")):
+            raise WeightsError(
+                f"{where}: the MLP of layer {layer} is a mixture of experts",
+                "an SAE on the stream or on what the MLP puts out: no one matrix leads from its neurons there",
+            )
         wanted = [arch.mlp_out] + ([arch.post_mlp_norm] if arch.post_mlp_norm else [])
     elif site == "mlp_in":
-        wanted = [arch.mlp_norm]
+        wanted = [arch.mlp_norm] if arch.mlp_norm is not None else []
     post = module_norm(arch, site, conventions or {})
     if post is not None:
         wanted.append(post)

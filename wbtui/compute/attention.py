@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wbtui import schema_attention as schema
 from wbtui.analysis import nulls
-from wbtui.analysis.attention import Head, Rows, Vectors, project
+from wbtui.analysis.attention import Head, QKNorm, Rows, Vectors, project
 from wbtui.analysis.attention_pairs import TILE
 from wbtui.analysis.attention_record import (
     Members,
@@ -31,7 +31,7 @@ from wbtui.catalog.saes import SaeInfo
 from wbtui.compute.weights import _RESIDENT, BLOCK
 from wbtui.definitions import AttentionDefinition, NullDefinition, attention_from_json
 from wbtui.errors import WorkError
-from wbtui.sources.attention import AttentionSource, stream_mean
+from wbtui.sources.attention import AttentionSource, Projection, stream_mean
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.sae import SaeSource
 from wbtui.store.keys import ProductSpec
@@ -84,13 +84,13 @@ class LayerWork:
         return Head(
             query=move(query.matrix),
             key=move(key.matrix),
-            scale=facts.scale,
+            scale=source.multiplier,
             query_bias=None if query.bias is None else move(query.bias),
             key_bias=None if key.bias is None else move(key.bias),
-            query_gain=None if query.gain is None else move(query.gain),
-            key_gain=None if key.gain is None else move(key.gain),
-            eps=source.eps,
+            query_norm=qk_norm(query, move),
+            key_norm=qk_norm(key, move),
             softcap=facts.softcap if definition.softcap else None,
+            sink=source.sink(index),
             turn=turn(angles, definition),
             centre=source.centre,
             bias=definition.bias,
@@ -138,6 +138,15 @@ class LayerWork:
 
     def _there(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)
+
+
+def qk_norm(projection: Projection, move: Callable[[Tensor], Tensor] = lambda t: t) -> QKNorm | None:
+    """A projection's q/k norm as the analysis takes it, None without one; ``move`` brings tensors to a device."""
+    norm = projection.norm
+    if norm is None:
+        return None
+    bias, whole, whole_bias = (None if t is None else move(t) for t in (norm.bias, norm.whole, norm.whole_bias))
+    return QKNorm(move(norm.gain), bias, norm.centre, whole, whole_bias, norm.eps)
 
 
 def head_rows(

@@ -52,6 +52,7 @@ def _about(heads: HeadTable) -> dict[str, Any]:
         "nulls": [{"kind": null.kind, "seed": null.seed, "n": null.n} for null in heads.nulls],
         "estimated": heads.estimated(heads.statistic),
         "normalised": plan.normalised if plan is not None else None,
+        "caveats": list(plan.facts.words) if plan is not None else None,
         "definition": to_json(heads.definition),
     }
 

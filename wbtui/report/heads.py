@@ -63,19 +63,11 @@ def read_heads(cache: Path, plan: AttentionPlan) -> HeadValues:
         return HeadNull(str(which["kind"]), int(which["seed"]), columns(spec))
 
     definition = plan.definition
-    normalised = ", per-feature normalised (q/k norms)" if _normalised(plan) else ""
+    caveats = "".join(f", {words}" for words in plan.facts.words)
     return HeadValues(
         layer=plan.layer,
         columns=columns(plan.attention),
         nulls=tuple(null(spec) for spec in plan.nulls),
         checks=tuple(null(spec) for spec in plan.checks),
-        note=f"scale {definition.scale}, {definition.rope} {definition.offset}, scores before the softcap{normalised}",
+        note=f"scale {definition.scale}, {definition.rope} {definition.offset}, scores before the softcap{caveats}",
     )
-
-
-def _normalised(plan: AttentionPlan) -> bool:
-    from wbtui.catalog.architectures import architecture_of
-    from wbtui.catalog.models import read_json
-
-    where = Path(plan.model.path)
-    return architecture_of(read_json(where / "config.json", "a config.json"), str(where)).attention.qk_norm != "none"

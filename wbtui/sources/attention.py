@@ -7,11 +7,13 @@ With a stream direction ``x`` (row vector) and the norm in front of attention fo
     V_eff = P diag(gain) W_V     v = x V_eff          O_eff = W_O diag(gain of the norm after attention)
 
 up to the positive 1/rms of each token. Query head ``h`` uses key/value head ``h // (H / H_kv)``. Only the named tensors
-of the layer are read; fused ones are sliced.
+of the layer are read; fused ones are sliced. Where a head's output is multiplied by a gate of the query's token
+(Qwen3.5), V and O are those of a gate of one: OV is per unit of the gate.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wbtui.catalog.attention import AttentionFacts, attention_facts
+from wbtui.catalog.attention import AttentionFacts, active_layout, attention_facts
+from wbtui.catalog.rope import number
 from wbtui.catalog.saes import SaeInfo
 from wbtui.errors import UsageError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
@@ -29,18 +32,39 @@ from wbtui.tensorfile import read_header
 
 
 @dataclass(frozen=True)
+class ProjectionNorm:
+    """A q/k norm as one head meets it.
+
+    Attributes:
+        gain: ``[d_head]`` fp32, ``1 + w`` where the model computes that.
+        bias: ``[d_head]`` fp32 behind the norm, None where there is none.
+        centre: LayerNorm.
+        whole: ``[d_model, n * d_head]`` fp32, every head's folded matrix: the norm runs over all of them; else None.
+        whole_bias: ``[n * d_head]``, or None.
+        eps: under the root.
+    """
+
+    gain: Tensor
+    bias: Tensor | None
+    centre: bool
+    whole: Tensor | None
+    whole_bias: Tensor | None
+    eps: float
+
+
+@dataclass(frozen=True)
 class Projection:
     """One head's map from the stream, everything constant folded.
 
     Attributes:
         matrix: ``[d_model, d_head]`` fp32.
         bias: ``[d_head]`` fp32; None where there is none.
-        gain: ``[d_head]`` fp32, the q/k norm's gain; None where there is no such norm.
+        norm: the q/k norm behind it; None where there is none.
     """
 
     matrix: Tensor
     bias: Tensor | None
-    gain: Tensor | None = None
+    norm: ProjectionNorm | None = None
 
 
 class AttentionSource:
@@ -56,7 +80,7 @@ class AttentionSource:
         eps: of the q/k norms.
 
     Raises:
-        UsageError: no such layer.
+        UsageError: no such layer, or one without heads.
         WeightsError: tensors missing or not fitting the config.
     """
 
@@ -64,20 +88,35 @@ class AttentionSource:
         if not 0 <= layer < ckpt.dims.n_layers:
             raise UsageError(f"attention layer {layer}", f"0 to {ckpt.dims.n_layers - 1}")
         self._ckpt = ckpt
+        self._wholes: dict[str, tuple[Tensor, Tensor | None]] = {}
         self.layer = layer
-        self.layout = ckpt.architecture.attention
+        self.layout = active_layout(ckpt.config, ckpt.architecture.attention)
         dims = ckpt.dims
-        self.facts: AttentionFacts = attention_facts(
-            ckpt.config, self.layout, dims.n_heads, dims.d_head, layer, str(ckpt.folder / "config.json")
-        )
-        if self.layout.qk_norm not in ("none", "head"):
-            raise WeightsError(
-                f"{ckpt.folder}: q/k norms over all heads of a layer together",
-                "norms per head, or none",
-                "heads are coupled there; wbtui does not fold them yet",
-            )
+        where = str(ckpt.folder / "config.json")
+        self.facts: AttentionFacts = attention_facts(ckpt.config, self.layout, dims.n_heads, dims.d_head, layer, where)
         self.centre = ckpt.architecture.norm == "layer"
-        self.eps = float(ckpt.config.get("rms_norm_eps", 1e-6))
+        self.eps = float(number(ckpt.config, ckpt.architecture.norm_eps, None, where))
+
+    @property
+    def multiplier(self) -> float | Tensor:
+        """What scores are multiplied by: s_att, or ``[d_head]`` where the turning dims' part carries YaRN's factor."""
+        facts = self.facts
+        if facts.rotary_gain == 1.0:
+            return facts.scale
+        gains = torch.full((facts.d_head,), facts.scale)
+        gains[: facts.rotary_dims] *= facts.rotary_gain
+        return gains
+
+    def sink(self, head: int) -> float | None:
+        """The logit that joins a head's softmax without a value; None where the model has none."""
+        if self.layout.sinks is None:
+            return None
+        value = float(self._ckpt.tensor(self.layout.sinks.format(l=self.layer), (self.facts.n_heads,))[head])
+        if not math.isfinite(value):
+            raise WeightsError(
+                f"{self._ckpt.folder}: the sink of layer {self.layer}, head {head}, is not finite", "finite weights"
+            )
+        return value
 
     def kv_head(self, head: int) -> int:
         """The key/value head that query head ``head`` uses."""
@@ -124,12 +163,19 @@ class AttentionSource:
         return norm_gain(self._ckpt, name), self._bias_beside(name, slice(None), self._ckpt.dims.d_model)
 
     def _fold(self, which: str, head: int) -> Projection:
+        matrix, bias = self._folded(which, head, *self._raw(which, head))
+        return Projection(matrix, bias, self._qk_norm(which, head))
+
+    def _folded(
+        self, which: str, head: int | None, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """A projection with the norm in front of attention folded in, checked to be finite."""
         gain, beta = self._norm
-        weight, bias = self._raw(which, head)
         for what, value in (("weight", weight), ("bias", bias), ("norm gain", gain), ("norm bias", beta)):
             if value is not None and not bool(torch.isfinite(value).all()):
+                whose = "" if head is None else f", head {head}"
                 raise WeightsError(
-                    f"{self._ckpt.folder}: a {what} of the {which} projection of layer {self.layer}, head {head}, "
+                    f"{self._ckpt.folder}: a {what} of the {which} projection of layer {self.layer}{whose}, "
                     "is not finite",
                     "finite weights",
                 )
@@ -140,8 +186,37 @@ class AttentionSource:
             weight = gain[:, None] * weight
         if self.centre:
             weight = weight - weight.mean(0, keepdim=True)
+        return weight.contiguous(), bias
+
+    def _qk_norm(self, which: str, head: int) -> ProjectionNorm | None:
         name = {"q": self.layout.query_norm, "k": self.layout.key_norm}.get(which)
-        return Projection(weight.contiguous(), bias, None if name is None else self._qk_gain(name))
+        if name is None:
+            return None
+        layout, facts, name = self.layout, self.facts, name.format(l=self.layer)
+        count, width = {"q": facts.n_heads, "k": facts.n_kv_heads}[which], facts.d_head
+        together = layout.qk_norm == "all"
+        total = count * width if together else width
+        rows = slice(head * width, (head + 1) * width) if together else slice(None)
+        gain = self._ckpt.tensor(name, (total,))[rows].to(torch.float32, copy=True)
+        gain += self._ckpt.architecture.gain_offset
+        bias = self._bias_beside(name, rows, total)
+        for what, value in (("gain", gain), ("bias", bias)):
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise WeightsError(
+                    f"{self._ckpt.folder}: a {what} of the {which} norm of layer {self.layer} is not finite",
+                    "finite weights",
+                )
+        whole, whole_bias = self._whole(which) if together else (None, None)
+        return ProjectionNorm(gain, bias, layout.qk_norm == "layer", whole, whole_bias, self.eps)
+
+    def _whole(self, which: str) -> tuple[Tensor, Tensor | None]:
+        """Every head's folded matrix side by side ``[d_model, n * d_head]`` and bias."""
+        if which not in self._wholes:
+            count = {"q": self.facts.n_heads, "k": self.facts.n_kv_heads}[which]
+            parts = [self._folded(which, None, *self._raw(which, head)) for head in range(count)]
+            biases = [bias for _, bias in parts if bias is not None]
+            self._wholes[which] = (torch.cat([m for m, _ in parts], dim=1), torch.cat(biases) if biases else None)
+        return self._wholes[which]
 
     def _raw(self, which: str, head: int) -> tuple[Tensor, Tensor | None]:
         """``[d_model, d_head]`` fp32 and the bias ``[d_head]`` of one of a layer's query or key/value heads."""
@@ -150,7 +225,8 @@ class AttentionSource:
         counts = {"q": heads, "k": kv, "v": kv}
         if layout.fused is None:
             name = {"q": layout.query, "k": layout.key, "v": layout.value}[which]
-            total, start = counts[which] * width, head * width
+            step = 2 * width if layout.gated and which == "q" else width  # per head: query, then gate
+            total, start = counts[which] * step, head * step
         else:
             name, total = layout.fused, (heads + 2 * kv) * width
             if layout.fused_order == "heads":
@@ -173,10 +249,6 @@ class AttentionSource:
         if not self._ckpt.has(name):
             return None
         return self._ckpt.tensor(name, (width,))[rows].to(torch.float32, copy=True)
-
-    def _qk_gain(self, name: str) -> Tensor:
-        name, width = name.format(l=self.layer), self.facts.d_head
-        return self._ckpt.tensor(name, (width,)).to(torch.float32, copy=True) + self._ckpt.architecture.gain_offset
 
 
 def stream_mean(info: SaeInfo) -> Tensor | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wbtui.catalog.architectures import Architecture, Dimensions, architecture_of, dimensions
-from wbtui.catalog.models import read_json
+from wbtui.catalog.models import model_config
 from wbtui.catalog.tensors import resolve, tensor_files
 from wbtui.errors import WeightsError
 from wbtui.sources.mapped import mapped
@@ -24,6 +24,9 @@ class Checkpoint:
     Args:
         folder: the checkpoint's folder.
 
+    Attributes:
+        config: in its effective form: flat, the class's own values where the file lacks a field.
+
     Raises:
         WeightsError: no or bad config, an unknown model type, no safetensors.
     """
@@ -31,7 +34,7 @@ class Checkpoint:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         where = self.folder / "config.json"
-        self.config: dict[str, Any] = read_json(where, "a Hugging Face config.json")
+        self.config: dict[str, Any] = model_config(self.folder)
         self.architecture: Architecture = architecture_of(self.config, str(where))
         self.dims: Dimensions = dimensions(self.config, str(where))
         self._files = tensor_files(self.folder)

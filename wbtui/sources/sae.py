@@ -86,7 +86,7 @@ class SaeSource:
                 f"({info.hook_name}), not the residual stream"
             )
         self._read_gain = None
-        if reads == "gained_norm":
+        if reads == "gained_norm" and ckpt.architecture.mlp_norm is not None:
             self._read_gain = norm_gain(ckpt, ckpt.architecture.mlp_norm.format(l=info.layer))
         self._write_map = self._write_matrix()
         post = module_norm(ckpt.architecture, info.site, info.conventions)

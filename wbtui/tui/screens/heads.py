@@ -233,8 +233,8 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
         words = f"{STATISTIC_WORDS[statistic]} over noise · {offset} · scale {definition.scale}"
         if heads is not None and heads.estimated(statistic):
             words = "≈ " + words
-        if heads is not None and heads.plan is not None and heads.plan.normalised:
-            words += " · per-feature normalised (q/k norms)"
+        if heads is not None and heads.plan is not None:
+            words = " · ".join((words, *heads.plan.facts.words))
         noise = heads.null_words() if heads is not None else ""
         return [f"{words} · {noise}" if noise else words, words, f"{STATISTIC_WORDS[statistic]} over noise"]
 
