@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.fixtures import MODEL_TYPES, tiny_model
+from tests.fixtures import PLAIN_TYPES, tiny_model
 from tests.sources.conftest import load_reference
 from wbtui.sources.attention import AttentionSource
 from wbtui.sources.checkpoint import Checkpoint
@@ -55,7 +55,7 @@ def folded_by_transformer_lens(folder: Path) -> Any:
     return hooked.blocks[LAYER].attn
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", PLAIN_TYPES)
 def test_folded_weights(tmp_path: Path, model_type: str) -> None:
     folder = tiny_model(tmp_path, model_type)
     theirs = folded_by_transformer_lens(folder)
@@ -70,6 +70,51 @@ def test_folded_weights(tmp_path: Path, model_type: str) -> None:
         out = theirs.W_O[head]
         if model_type == "gemma2":  # TransformerLens leaves the norm behind attention apart
             out = out * (1 + ckpt.tensor(f"layers.{LAYER}.post_attention_layernorm.weight"))
+        assert_equal(source.out(head), out)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("qwen3", {}),
+        ("qwen3_moe", {}),
+        ("gemma3_text", {}),
+        ("olmo2", {}),
+        ("phi", {"qk_layernorm": False}),  # with these norms TransformerLens refuses the model
+        ("phi3", {}),
+        ("gpt_oss", {}),
+    ],
+)
+def test_folded_weights_of_the_bridge(
+    tmp_path: Path, model_type: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen3.5 is not among them: TransformerLens does not split its fused query and gate."""
+    pytest.importorskip("transformer_lens")
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the bridge wants to install packages")
+
+    monkeypatch.setattr("subprocess.check_call", refuse)
+    folder = tiny_model(tmp_path, model_type, **changes)
+    bridge = TransformerBridge.boot_transformers(str(folder), hf_model=load_reference(folder), device="cpu")
+    bridge.enable_compatibility_mode(
+        disable_warnings=True,
+        fold_ln=True,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+    )
+    theirs, ckpt = bridge.blocks[LAYER].attn, Checkpoint(folder)
+    source = AttentionSource(ckpt, LAYER)
+    for head in range(ckpt.dims.n_heads):
+        assert_equal(source.query(head).matrix, theirs.W_Q[head])
+        assert_equal(source.key(head).matrix, theirs.W_K[source.kv_head(head)])
+        assert_equal(source.value(head).matrix, theirs.W_V[source.kv_head(head)])
+        out = theirs.W_O[head]
+        post = ckpt.architecture.post_attention_norm
+        if post is not None:  # TransformerLens leaves the norm behind attention apart
+            out = out * (ckpt.architecture.gain_offset + ckpt.tensor(post.format(l=LAYER)))
         assert_equal(source.out(head), out)
 
 
