@@ -21,7 +21,12 @@ class Running:
         self.daemon = Daemon(here.config(**{"prestart": False, "idle_exit": 3600.0, **changes}))
         workers = {"0:cpu": InProcessWorker("cpu", "tests.service.fake_work")}
         self.daemon.engine = Engine(
-            self.daemon.config, self.daemon.post, self.daemon.on_event, self.daemon.on_answer, workers
+            self.daemon.config,
+            self.daemon.post,
+            self.daemon.on_event,
+            self.daemon.on_answer,
+            workers,
+            on_part=self.daemon.on_part,
         )
         self.task = asyncio.create_task(self.daemon.serve(handle_signals=False))
 

@@ -122,6 +122,27 @@ def compute_row(
     return {"row": feature, "values": columns["values"][0], "bad": float("nan")}
 
 
+def compute_ask(
+    request: dict[str, Any],
+    device: str,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[..., None],
+) -> dict[str, Any]:
+    """A question: tells ``args.parts`` parts, waits for its stop if ``args.wait``, answers with what was asked."""
+    spec = ProductSpec.from_json(request["spec"])
+    args = request["args"]
+    trace(spec.model, f"ask {request['what']}")
+    for n in range(args.get("parts", 0)):
+        progress(n / 10, {"n": n, "bad": float("nan")})
+    while args.get("wait"):
+        if stop():
+            trace(spec.model, f"stopped ask {request['what']}")
+            raise Cancelled("stopped")
+        time.sleep(0.001)
+    return {"what": request["what"], "args": args, "sae": spec.sae}
+
+
 def compute_page(
     request: dict[str, Any],
     feature: int,

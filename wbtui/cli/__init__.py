@@ -107,6 +107,7 @@ def _internal(error: Exception) -> int:
 def _register() -> None:
     """Import the command modules (each keeps heavy imports inside its functions)."""
     from wbtui.cli import (  # noqa: F401
+        ask,
         cache,
         compute,
         config,

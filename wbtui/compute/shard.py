@@ -189,6 +189,19 @@ def compute_page(
     return head_page(request, feature, device, stop=stop, progress=progress)
 
 
+def compute_ask(
+    request: dict[str, Any],
+    device: str = "cpu",
+    *,
+    stop: Callable[[], bool] = _never,
+    progress: Callable[..., None] = _ignore,
+) -> dict[str, Any]:
+    """A question about every feature, never stored: see :mod:`wbtui.compute.ask`."""
+    from wbtui.compute.ask import compute_ask
+
+    return compute_ask(request, device, stop=stop, progress=progress)
+
+
 def _plain(value: Any) -> float | int | None:
     number = value.item()
     if isinstance(number, float) and not np.isfinite(number):

@@ -309,15 +309,15 @@ class Query:
         return "each term matches rows, but none matches all of them" if len(self.terms()) > 1 else ""
 
 
-def parse(text: str) -> Query:
-    """Read a filter; the empty one matches every row.
+def parse(text: str, extra: frozenset[str] = frozenset()) -> Query:
+    """Read a filter; the empty one matches every row. ``extra``: further names of numbers, which the table has.
 
     Raises:
         QueryError: where it cannot be read, what was expected, the nearest name.
     """
     from wbtui.features.query_parser import Parser
 
-    return Query(Parser(text).parse(), text)
+    return Query(Parser(text, extra).parse(), text)
 
 
 def quote(text: str) -> str:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from wbtui.errors import UsageError
 from wbtui.features import patterns
 from wbtui.features.classes import CLASS_NAMES, SHOWN_NAMES
-from wbtui.features.names import ROW_TEXTS, is_name, nearest, resolve
+from wbtui.features.names import ROW_TEXTS, Name, is_name, nearest, resolve
 from wbtui.features.query import (
     All,
     And,
@@ -43,8 +43,9 @@ _TERM = "a term: text, a comparison such as z_max>6, or a name such as semantic"
 class Parser:
     """One filter's text, read from left to right."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, extra: frozenset[str] = frozenset()) -> None:
         self.text = text
+        self.extra = extra
         self.at = 0
         self.depth = 0
 
@@ -220,7 +221,7 @@ class Parser:
         return Ids(tuple(spans))
 
     def _comparison(self, word: str, operator: str, start: int) -> Node:
-        name = metric(word, start)
+        name = Name(word, "number", word) if word in self.extra else metric(word, start)
         self._space()
         at = self.at
         value = self._value()

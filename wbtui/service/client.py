@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError
@@ -64,8 +64,15 @@ class Client:
         """End the connection; work of priority ``batch`` goes on."""
         connect.close_quietly(self._sock)
 
-    def call(self, op: str, timeout: float | None = CALL_WITHIN, **fields: Any) -> Any:
-        """One request and its answer; events that come meanwhile are kept for :meth:`events`.
+    def call(
+        self,
+        op: str,
+        timeout: float | None = CALL_WITHIN,
+        *,
+        _heard: Callable[[Event], bool] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """One request and its answer; events that come meanwhile, and are not ``_heard``, are kept for :meth:`events`.
 
         Raises:
             TimedOut: no answer in ``timeout`` seconds (None waits for ever). ServiceError: the service has gone.
@@ -80,7 +87,8 @@ class Client:
             while True:
                 message = self._receive(deadline)
                 if "event" in message:
-                    self._events.append(message)
+                    if _heard is None or not _heard(message):
+                        self._events.append(message)
                 elif message.get("id") in (number, None):
                     return protocol.result(message)
 
@@ -114,6 +122,32 @@ class Client:
         fields = dataclasses.asdict(request)
         fields.update({n: connect.absolute(v) for n in ("model", "sae", "target") if (v := fields[n]) is not None})
         return dict(self.call("page", timeout, **fields)["page"])
+
+    def ask(
+        self,
+        request: protocol.AskRequest,
+        on_part: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """A question about every feature: see :mod:`wbtui.compute.ask`. ``on_part`` is told what comes before the end.
+
+        Raises:
+            TimedOut, or what the service answered. A connection that is closed meanwhile takes the question back.
+        """
+        fields = dataclasses.asdict(request)
+        fields.update(model=connect.absolute(request.model), sae=connect.absolute(request.sae))
+        fields.update(cache=connect.cache(request.cache), ticket=None)
+        if on_part is None:
+            return dict(self.call("ask", timeout, **fields)["answer"])
+        fields["ticket"] = ticket = f"ask {self._number + 1}"
+
+        def heard(event: Event) -> bool:
+            mine = event["event"] == "part" and event.get("ticket") == ticket
+            if mine:
+                on_part(event["part"])
+            return mine
+
+        return dict(self.call("ask", timeout, _heard=heard, **fields)["answer"])
 
     def status(self) -> dict[str, Any]:
         """{pid, version, clients, jobs, workers, …}."""

@@ -61,7 +61,7 @@ class Daemon:
         self._connections: set[asyncio.Task[None]] = set()
         self._next_client = 1
         self.loop = asyncio.get_running_loop()
-        self.engine = Engine(config, self.post, self.on_event, self.on_answer)
+        self.engine = Engine(config, self.post, self.on_event, self.on_answer, on_part=self.on_part)
 
     def post(self, function: Callable[[], None]) -> None:
         """Run a function on the loop's thread; nothing where the loop has ended."""
@@ -201,6 +201,12 @@ class Daemon:
         session = self.sessions.get(waiter[0])
         if session is not None:
             session.answer_row(waiter[1], outcome)
+
+    def on_part(self, waiter: tuple[str, int], part: dict[str, Any]) -> None:
+        """A part of an answer is there."""
+        session = self.sessions.get(waiter[0])
+        if session is not None:
+            session.tell_part(waiter[1], part)
 
     async def plan(self, request: dict[str, Any]) -> list[PlannedProduct]:
         """The products of a request, made in a thread; the same request at the same time is planned once."""

@@ -41,7 +41,7 @@ class WorkerLike(Protocol):
     @property
     def busy(self) -> bool: ...
     def start(self) -> None: ...
-    def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]: ...
+    def submit(self, task: dict[str, Any], on_progress: Callable[..., None] | None = None) -> Future[Any]: ...
     def stop(self) -> None: ...
     def kill(self, reason: str, why: str) -> None: ...
     def close(self, grace: float = 5.0) -> None: ...
@@ -57,6 +57,7 @@ class Engine:
         on_answer: told the outcome of each row request as ((client, request number), outcome).
         workers: by name; the default is one process for each device.
         log_fd: where the workers' own output goes.
+        on_part: told what is known of a question's answer before its end, as on_answer is told its end.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class Engine:
         on_answer: Callable[[tuple[str, int], Outcome], None],
         workers: dict[str, WorkerLike] | None = None,
         log_fd: int | None = None,
+        on_part: Callable[[tuple[str, int], dict[str, Any]], None] | None = None,
     ) -> None:
         self.config = config
         self.post = post
         self.on_event = on_event
         self.on_answer = on_answer
+        self.on_part = on_part
         if workers is None:
             beside = max(1, sum(device in ("cpu", "auto") for device in config.devices))
             workers = {
@@ -144,12 +147,16 @@ class Engine:
         future.add_done_callback(lambda f: self.post(lambda: self._finished(name, running, f)))
         return True
 
-    def _progress_elsewhere(self, name: str, running: Running | None, share: float) -> None:
-        self.post(lambda: self._progress(name, running, share))
+    def _progress_elsewhere(self, name: str, running: Running | None, share: float, part: Any = None) -> None:
+        self.post(lambda: self._progress(name, running, share, part))
 
-    def _progress(self, name: str, running: Running | None, share: float) -> None:
+    def _progress(self, name: str, running: Running | None, share: float, part: Any) -> None:
         if self.scheduler.workers[name] is not running:
             return
+        if part is not None and self.on_part is not None:
+            on_part = self.on_part
+            for waiter in self.scheduler.waiters(name):
+                self._tell(functools.partial(on_part, waiter, part))
         job_id = self.scheduler.progress(name, share)
         now = time.monotonic()
         job = self.scheduler.jobs.get(job_id)

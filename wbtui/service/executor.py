@@ -70,7 +70,7 @@ class WorkerProcess:
         self._sock: socket.socket | None = None
         self._future: Future[Any] | None = None
         self._number = 0
-        self._on_progress: Callable[[float], None] | None = None
+        self._on_progress: Callable[..., None] | None = None
         self._blame: tuple[str, str] | None = None
         self._ending = False
         self._lost = True
@@ -142,12 +142,12 @@ class WorkerProcess:
             env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.beside)))
         return with_package(env)
 
-    def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]:
+    def submit(self, task: dict[str, Any], on_progress: Callable[..., None] | None = None) -> Future[Any]:
         """Give the worker one task, starting or restarting the process if need be.
 
         Args:
             task: plain data (see :func:`wbtui.service.worker.perform`).
-            on_progress: called on the reader's thread with the share done.
+            on_progress: called on the reader's thread with the share done, and with parts of the answer that come.
 
         Returns:
             Future: the value; or ``Cancelled`` after :meth:`stop`; or ``Broken`` with its reason.
@@ -265,7 +265,9 @@ class WorkerProcess:
         if number != self._number or self._future is None:
             return
         if "progress" in message:
-            if self._on_progress is not None:
+            if self._on_progress is not None and "part" in message:
+                self._on_progress(float(message["share"]), message["part"])
+            elif self._on_progress is not None:
                 self._on_progress(float(message["share"]))
         elif "done" in message:
             value = message["value"]

@@ -53,7 +53,7 @@ class InProcessWorker:
     def start(self) -> None:
         """Nothing to start before the first task."""
 
-    def submit(self, task: dict[str, Any], on_progress: Callable[[float], None] | None = None) -> Future[Any]:
+    def submit(self, task: dict[str, Any], on_progress: Callable[..., None] | None = None) -> Future[Any]:
         """As :meth:`wbtui.service.executor.WorkerProcess.submit`."""
         future = self._future = Future[Any]()
         future.set_running_or_notify_cancel()
@@ -69,13 +69,15 @@ class InProcessWorker:
         self,
         future: Future[Any],
         task: dict[str, Any],
-        on_progress: Callable[[float], None] | None,
+        on_progress: Callable[..., None] | None,
         stop: threading.Event,
     ) -> None:
-        def progress(share: float) -> None:
+        def progress(share: float, part: Any = None) -> None:
             self.last_sign = time.monotonic()
-            if on_progress is not None:
+            if on_progress is not None and part is None:
                 on_progress(share)
+            elif on_progress is not None:
+                on_progress(share, protocol.plain(part))
 
         try:
             module = importlib.import_module(self.work)

@@ -3,13 +3,14 @@ own life. Ctrl-C stops what runs and leaves the finished shards where they are."
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from wbtui.errors import Cancelled, TimedOut, WbtuiError, WorkError
-from wbtui.service import planning, protocol
+from wbtui.service import connect, planning, protocol
 from wbtui.service.client import _absolute
 from wbtui.service.config import ServiceConfig
 from wbtui.service.engine import Engine, WorkerLike
@@ -129,6 +130,20 @@ class LocalRunner:
         found = planning.page_task(request, plans)
         return self._lone(found.id, found.task, found.words, deadline)
 
+    def ask(
+        self,
+        request: protocol.AskRequest,
+        on_part: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As :meth:`wbtui.service.client.Client.ask`, without a service."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        model, sae = connect.absolute(request.model), connect.absolute(request.sae)
+        request = dataclasses.replace(request, model=model, sae=sae, cache=connect.cache(request.cache))
+        found = planning.ask_task(request, planning.plan(self._planner, request.plan_request()))
+        self.engine.on_part = None if on_part is None else lambda _, part: on_part(part)
+        return self._lone(found.id, found.task, found.words, deadline)
+
     def _lone(
         self, name: str, task: dict[str, Any], words: Sequence[PlannedProduct], deadline: float | None
     ) -> dict[str, Any]:
@@ -140,6 +155,7 @@ class LocalRunner:
         scheduler.add_row(name, task, waiter, tuple(p.id for p in words))
         while waiter not in self._answers:
             self._turn(deadline)
+            self._events.clear()  # the vocabulary's: no one listens, and what waits to be heard holds up the next turn
         outcome = self._answers.pop(waiter)
         if outcome.state != "done":
             raise outcome.error or Cancelled("stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wbtui.errors import UsageError
-from wbtui.service.protocol import PageRequest
+from wbtui.service.protocol import AskRequest, PageRequest
 from wbtui.service.work import PlannedProduct
 from wbtui.store.keys import ProductSpec
 
@@ -85,7 +86,7 @@ def plan(planner: Planner, request: dict[str, Any]) -> list[PlannedProduct]:
 
 @dataclass(frozen=True)
 class PageTask:
-    """A head page as the scheduler takes it."""
+    """A head page, or a question, as the scheduler takes it."""
 
     id: str
     task: dict[str, Any]
@@ -119,6 +120,15 @@ def page_task(request: PageRequest, plans: Sequence[Sequence[PlannedProduct]]) -
         parts.append(target.id)
     task = {"kind": "page", "request": body, "feature": request.feature}
     return PageTask("\n".join(["page", *parts]), task, words)
+
+
+def ask_task(request: AskRequest, planned: Sequence[PlannedProduct]) -> PageTask:
+    """From the plan of :meth:`AskRequest.plan_request` to the task; the same question asked twice is one."""
+    tokens = next(p for p in planned if p.analysis == "tokens")
+    words = tuple(p for p in planned if p.analysis == "vocab" and not p.complete)
+    body = {"cache": request.cache, "spec": tokens.spec, "what": request.what, "args": request.args}
+    name = "\n".join(["ask", tokens.id, request.what, json.dumps(request.args, sort_keys=True)])
+    return PageTask(name, {"kind": "ask", "request": body}, words)
 
 
 def look(cache: Path, spec: ProductSpec) -> PlannedProduct:

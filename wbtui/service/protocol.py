@@ -27,6 +27,7 @@ MAX_TEXT = 4096
 """Bytes of a frame's body, and characters of any name or path in a request."""
 _HEADER = struct.Struct(">I")
 ANALYSES = ("tokens", "attention", "neighbours", "match")
+QUESTIONS = ("find", "edges", "flow", "direction")
 PRIORITIES = ("screen", "near", "batch")
 FINAL_STATES = ("done", "failed", "cancelled")
 
@@ -337,6 +338,37 @@ class PageRequest:
             *([{**words, "sae": self.sae}] if self.tokens is not None else []),
             *([{**words, "sae": self.target}] if self.target is not None else []),
         ]
+
+
+@dataclass(frozen=True)
+class AskRequest:
+    """``ask``: a question about every feature of a model, answered now and kept nowhere: see
+    :mod:`wbtui.compute.ask`. Parts of the answer that are there before the rest come as events
+    ``{event: "part", ticket, part}`` to the client that asked."""
+
+    model: str
+    sae: str
+    """The SAE that the question starts from; where it is of no one SAE, any of the model."""
+    definition: dict[str, Any]
+    """Of ``tokens``."""
+    cache: str
+    what: str
+    args: dict[str, Any]
+    """Plain data, by question; paths in it are absolute."""
+    ticket: str | None = None
+    """The client's own name for the question, told with its parts."""
+
+    @staticmethod
+    def from_fields(fields: dict[str, Any]) -> AskRequest:
+        """Raises UsageError for a missing, unknown or wrongly typed field."""
+        request: AskRequest = _typed(AskRequest, fields)
+        _one_of("what", request.what, QUESTIONS)
+        return request
+
+    def plan_request(self) -> dict[str, Any]:
+        """What a plan is made from."""
+        place = {"model": self.model, "sae": self.sae, "definition": self.definition, "cache": self.cache}
+        return {**place, "checks": False}
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -204,6 +204,12 @@ class Scheduler:
             out.append(name)
         return out
 
+    def waiters(self, worker: str) -> list[tuple[str, int]]:
+        """Who waits for the row or question that a worker is at."""
+        running = self.workers[worker]
+        row = self.rows.get(running.unit.of) if running is not None and running.unit.kind == "row" else None
+        return list(row.waiters) if row is not None else []
+
     def progress(self, worker: str, share: float) -> int:
         """A worker tells the share of its unit that is done. Returns the job that it works for, 0 for none."""
         running = self.workers[worker]

@@ -50,12 +50,15 @@ class Session:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._rows: dict[int, str] = {}
         """Requests for a lone row or page under way, and what the answer is called."""
+        self._tickets: dict[int, str] = {}
+        """Requests whose parts are told, and under which name."""
         self._ops: dict[str, Callable[[protocol.Request], Awaitable[Any]]] = {
             "status": self.status,
             "stop": self.stop,
             "compute": self.compute,
             "row": self.row,
             "page": self.page,
+            "ask": self.ask,
             "cancel": self.cancel,
             "jobs": self.jobs,
             "watch": self.watch,
@@ -248,9 +251,28 @@ class Session:
         scheduler.add_row(found.id, found.task, (self.name, request.id), tuple(p.id for p in found.words))
         self.daemon.engine.pump()
 
+    async def ask(self, request: protocol.Request) -> None:
+        """``ask``: a question about every feature; parts of the answer are told, the whole is answered as a row is."""
+        wish = protocol.AskRequest.from_fields(request.fields)
+        found = planning.ask_task(wish, await self.daemon.plan(wish.plan_request()))
+        scheduler, now = self.daemon.engine.scheduler, time.monotonic()
+        if found.words:
+            scheduler.add_job(found.words, Priority.SCREEN, self.name, now, label=f"{wish.model} vocabulary")
+        self._rows[request.id] = "answer"
+        if wish.ticket is not None:
+            self._tickets[request.id] = wish.ticket
+        scheduler.add_row(found.id, found.task, (self.name, request.id), tuple(p.id for p in found.words))
+        self.daemon.engine.pump()
+
+    def tell_part(self, number: int, part: dict[str, Any]) -> None:
+        """What is known by now of the answer to request ``number``."""
+        if number in self._tickets:
+            self.tell({"v": protocol.PROTOCOL, "event": "part", "ticket": self._tickets[number], "part": part})
+
     def answer_row(self, number: int, outcome: Outcome) -> None:
         """The row or page that request ``number`` waits for has ended."""
         name = self._rows.pop(number, "columns")
+        self._tickets.pop(number, None)
         if outcome.state == "done":
             self.reply(number, {name: outcome.value, "provisional": True})
         else:

@@ -2,7 +2,7 @@
 
 Started by :mod:`wbtui.service.executor` as ``python -m wbtui.service.worker`` with one end of a socket pair. Frames as
 on the service's socket, larger: ``{task: n, kind, …}``, ``{halt: n}`` and ``{exit: true}`` come in; ``{ready}``,
-``{pulse: s}`` (every second), ``{progress: n, share}``, ``{done: n, value}``, ``{stopped: n}`` and
+``{pulse: s}`` (every second), ``{progress: n, share[, part]}``, ``{done: n, value}``, ``{stopped: n}`` and
 ``{failed: n, reason, error, ranges}`` go out. JSON and not
 pickle: nothing that a worker says can make the service import torch.
 
@@ -114,10 +114,13 @@ class Worker:
         """One task, and its answer. True where the process should end: its memory or its device cannot be trusted."""
         last = 0.0
 
-        def progress(share: float) -> None:
+        def progress(share: float, part: Any = None) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last >= PROGRESS_EVERY or share >= 1.0:
+            if part is not None:
+                last = now
+                self.say({"progress": number, "share": float(share), "part": protocol.plain(part)})
+            elif now - last >= PROGRESS_EVERY or share >= 1.0:
                 last = now
                 self.say({"progress": number, "share": float(share)})
 
@@ -142,16 +145,19 @@ class Worker:
 
 
 def perform(module: ModuleType, message: dict[str, Any], device: str, stop: Any, progress: Any) -> Any:
-    """Do one task with the work module, in whichever process: kind ``shard``, ``assemble``, ``row`` or ``page``.
+    """Do one task with the work module, in whichever process: kind ``shard``, ``assemble``, ``row``, ``page`` or
+    ``ask``.
 
     Args:
-        module: has ``ShardTask``, ``compute_shard``, ``compute_row`` and ``compute_page``.
+        module: has ``ShardTask``, ``compute_shard``, ``compute_row``, ``compute_page`` and ``compute_ask``.
         message: the task's plain data.
         device: resolved, never ``auto``.
         stop: says True when the task is no longer wanted.
-        progress: told the share done.
+        progress: told the share done; and by ``ask``, as a second argument, what is known by then.
     """
     kind = message["kind"]
+    if kind == "ask":
+        return module.compute_ask(message["request"], device, stop=stop, progress=progress)
     if kind in ("row", "page"):
         lone = module.compute_row if kind == "row" else module.compute_page
         return lone(message["request"], message["feature"], device, stop=stop, progress=progress)

@@ -27,6 +27,7 @@ Scaling conventions (decoder-norm folds, average norms) change no direction and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ from wbtui.sources.model import norm_gain
 from wbtui.tensorfile import TensorEntry, read_header
 
 _TILE = 128
+BLOCK_ROWS = 128
+"""Decoder rows of a block of :meth:`SaeSource.blocks`: a block of them stays in a core's cache."""
+BLOCK_COLUMNS = 512
+"""Encoder columns of a block: narrower ones read half pages."""
 
 _OFF_STREAM = {
     "attn_out": "the output of attention",
@@ -128,6 +133,40 @@ class SaeSource:
             rows -= rows.mean(dim=1, keepdim=True)
         return rows
 
+    def blocks(self, side: str, rows: int | None = None) -> Iterator[torch.Tensor]:
+        """All rows of a side in blocks, as cheaply as the file allows: for passes that read each row once.
+
+        Blocks of a float32 file are views of the mapping: do not write into them. Encoder blocks are not centred for a
+        LayerNorm model (:meth:`encoder_rows` is): a reader that centres its query, or the block, sees the same.
+
+        Args:
+            side: ``writes`` (decoder) or ``reads`` (encoder).
+            rows: rows of a block; None takes what suits the layout.
+
+        Yields:
+            Tensor: ``[n, d_model]`` float32, of any strides.
+
+        Raises:
+            UsageError: reads of an encoder that is off the stream.
+        """
+        if side == "reads" and self.reads_absent is not None:
+            raise UsageError(f"{self.info.name}: {self.reads_absent}", "an SAE whose encoder reads the stream")
+        if side == "writes":
+            matrix, direct = self._decoder, self._write_map is None and self._write_gain is None
+        else:
+            matrix = self._decoder if self._encoder is None else self._encoder
+            direct = self._read_gain is None and self.info.conventions.get("normalize_activations") != "layer_norm"
+        whole = matrix.view() if direct else None
+        rows = rows or (BLOCK_COLUMNS if matrix.features else BLOCK_ROWS)
+        for start in range(0, self.n, rows):
+            stop = min(self.n, start + rows)
+            if whole is not None:
+                yield whole[start:stop].to(torch.float32)
+                continue
+            part = self.decoder_rows(start, stop) if side == "writes" else self.encoder_rows(start, stop)
+            assert part is not None
+            yield part
+
     def _write_matrix(self) -> torch.Tensor | None:
         """``[d_in, d_model]`` float32 from the hook's basis into the stream; None where the decoder is in it."""
         info, ckpt = self.info, self._ckpt
@@ -201,6 +240,14 @@ class DictionaryMatrix:
             )
         self.entry: TensorEntry = entry
         self._unpacked: torch.Tensor | None = None
+
+    def view(self) -> torch.Tensor | None:
+        """All rows ``[d_sae, width]`` as a view of the mapped file, in its dtype; None where they must be unpacked,
+        gathered or scaled first."""
+        if self.entry.packed or self.index is not None or (self._times, self._over) != (1.0, 1.0):
+            return None
+        whole = mapped(self.path, self.entry)
+        return whole if self.features == 0 else whole.T
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """``[stop - start, width]`` float32, a copy, in the scale of the model's stream."""

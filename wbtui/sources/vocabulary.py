@@ -283,3 +283,19 @@ def _added_items(data: dict[str, Any], where: str) -> list[tuple[int, str, bool]
 def _check_id(i: Any, token: str, where: str) -> None:
     if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 1 << 31:
         raise WeightsError(f"{where}: token {token[:40]!r} has id {i!r}", "a whole number")
+
+
+def split(model_folder: str | Path, text: str) -> list[int]:
+    """The token ids that the model's own tokenizer splits a text into, special tokens left out.
+
+    Raises:
+        WeightsError: no tokenizer that can be read.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(model_folder) / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else Tokenizer.from_str(_converted(path.parent))
+        return [int(i) for i in tokenizer.encode(text, add_special_tokens=False).ids]
+    except Exception as error:  # the library raises plain Exceptions
+        raise WeightsError(f"{path}: cannot split text ({error})", "a tokenizer.json that tokenizers reads") from None

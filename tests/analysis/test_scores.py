@@ -1,0 +1,119 @@
+"""One pass over a dictionary: products, spreads and tails against dense float64 and drawn directions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
+from wbtui.analysis.nulls import directions
+from wbtui.analysis.scores import best, score_rows
+from wbtui.errors import Cancelled, UsageError
+
+
+def rows_of(n: int, width: int, seed: int, power: float) -> torch.Tensor:
+    """Rows whose covariance falls off as the ``-power``-th power of the axis."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.arange(1, width + 1, dtype=torch.float32) ** (-power / 2)
+    return torch.randn(n, width, generator=generator) * spread
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("columns", [False, True])
+def test_products_lengths_and_spread_are_dense_ones(centre: bool, columns: bool) -> None:
+    w = rows_of(333, 24, 0, 0.5)
+    w[7], w[9, 3] = 0.0, float("nan")
+    q = torch.randn(3, 24, generator=torch.Generator().manual_seed(1)).double()
+    if centre:
+        q = q - q.mean(1, keepdim=True)
+    store = w.T.contiguous()
+    blocks = (lambda: (store[:, a : a + 100].T for a in range(0, 333, 100))) if columns else (lambda: w.split(50))
+    found = score_rows(blocks, q, centre=centre, n=333)
+    x = w.double().numpy()
+    x = x - x.mean(1, keepdims=True) if centre else x
+    good = np.isfinite(x).all(1) & (x != 0).any(1)
+    assert np.array_equal(found.usable, good) and not good[7] and not good[9]
+    dense = x @ q.numpy().T
+    np.testing.assert_allclose(found.dots[good], dense[good], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.norms[good], np.linalg.norm(x[good], axis=1), rtol=1e-5)
+    scores = dense[good] / np.linalg.norm(x[good], axis=1)[:, None]
+    np.testing.assert_allclose(found.scores[good], scores, atol=1e-5)
+    np.testing.assert_allclose(found.z(found.scores)[good], (scores - scores.mean(0)) / scores.std(0), atol=1e-4)
+    covariance = x[good].T @ x[good] / good.sum()
+    a = np.einsum("kd,de,ke->k", q.numpy(), covariance, q.numpy())
+    np.testing.assert_allclose(found.a, a, rtol=1e-5)
+    np.testing.assert_allclose(found.b, ((q.numpy() @ covariance) ** 2).sum(1) / a, rtol=1e-4)
+    assert found.trace == pytest.approx(np.trace(covariance), rel=1e-5)
+    assert np.isnan(found.scores[[7, 9]]).all()
+
+
+def test_an_isotropic_tail_is_the_law_of_a_random_cosine() -> None:
+    """With C = I / D exactly: P(cos >= s) of a random direction is a Student t of D - 1 degrees."""
+    width = 40
+    w = torch.eye(width).repeat(8, 1)
+    q = torch.nn.functional.normalize(torch.randn(1, width, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = score_rows(lambda: [w], q, n=len(w))
+    s = np.array([0.05, 0.2, 0.4, 0.6])
+    exact = stats.t.sf(s * np.sqrt((width - 1) / (1 - s * s)), width - 1)
+    np.testing.assert_allclose(found.tail(s), exact, rtol=0.05)
+    np.testing.assert_allclose(found.two_sided(-s), 2 * found.tail(s))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.6, 1.0])
+def test_tails_are_those_of_drawn_directions(power: float) -> None:
+    w = rows_of(800, 128, 3, power)
+    q = torch.randn(1, 128, generator=torch.Generator().manual_seed(4))
+    found = score_rows(lambda: w.split(128), q, n=800)
+    drawn = (directions("decoder_cov", 40_000, 5, rows=w) @ q.T)[:, 0].double().numpy()
+    for share in (0.3, 0.05, 0.01, 0.001):
+        at = float(found.tail(np.quantile(drawn, 1 - share)))
+        # a factor of two at 1 in 1,000 where the dictionary has but a dozen dimensions, and then too careful
+        slack = 0.15 if share >= 0.01 else 0.35 if power < 1 else 1.0
+        assert share * (1 - min(slack, 0.35)) <= at <= share * (1 + slack), (share, at)
+
+
+def test_a_dictionary_of_few_dimensions_has_no_tail() -> None:
+    w = rows_of(500, 64, 0, 4.0)
+    q = torch.zeros(1, 64)
+    q[0, :2] = 1
+    assert np.isnan(score_rows(lambda: [w], q, n=500).tail(np.array([0.5]))).all()
+
+
+def test_nothing_usable_and_a_stop() -> None:
+    with pytest.raises(UsageError, match="finite, non-zero row"):
+        score_rows(lambda: [torch.zeros(4, 8)], torch.ones(1, 8))
+    with pytest.raises(UsageError, match="without rows"):
+        score_rows(list, torch.ones(1, 8))
+    seen = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        score_rows(lambda: torch.ones(64, 8).split(8), torch.ones(1, 8), stop=lambda: next(seen))
+
+
+def test_best_first_ties_by_number_and_no_holes() -> None:
+    values = np.array([1.0, np.nan, 3.0, 3.0, -5.0, np.inf])
+    assert best(values, 3).tolist() == [2, 3, 0]
+    assert best(values, 9, largest=False).tolist() == [4, 0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("r", "m", "a", "name"),
+    [
+        (0.9, 0.1, 0.1, "carried"), (0.9, 0.3, 0.1, "processed"), (0.9, None, 0.3, "processed"),
+        (0.1, 0.3, 0.0, "newborn"), (0.1, 0.1, 0.1, "unexplained"), (0.9, None, None, "carried or processed"),
+        (0.1, 0.1, None, "newborn or unexplained"), (0.5, 0.0, 0.0, "carried"), (0.49, 0.25, 0.0, "newborn"),
+        (None, 0.9, 0.9, "unknown: no dictionary of the stream before"),
+    ],
+)  # fmt: skip
+def test_classes_of_flow(r: float | None, m: float | None, a: float | None, name: str) -> None:
+    assert flow_class(r, m, a, FlowThresholds()) == name
+
+
+def test_flow_thresholds_and_spans() -> None:
+    assert flow_class(0.4, 0.1, 0.1, FlowThresholds(r=0.3)) == "carried"
+    with pytest.raises(UsageError, match="cosine"):
+        FlowThresholds(r=1.5)
+    assert span([0.9, 0.6, 0.4, 0.8], 0.5) == 2 and span([], 0.5) == 0 and span([0.9, None], 0.5) == 1
+    assert best_of(1000, 1e-6) == pytest.approx(1 - (1 - 1e-6) ** 1000)
+    assert best_of(10, 1.0) == 1.0 and np.isnan(best_of(3, float("nan")))

@@ -1,0 +1,90 @@
+"""Queries by direction as text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wbtui.errors import UsageError
+from wbtui.features.asking import NoToken, is_asked, near, parse, split_vector, tokens_of
+from wbtui.features.vocabulary import Vocabulary
+
+VOCAB = Vocabulary.from_texts(
+    [" London", "London", " london", " Paris", " he", "he", " she", "phys", " physics", "<eos>", "a,b", "}"],
+    flags=[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+)
+
+
+def words(text: str) -> list[tuple[str, bool, int]]:
+    return [(w.text, w.exact, w.sign) for w in parse(text).words]
+
+
+def test_words_sets_and_differences() -> None:
+    assert words("w:London") == [("London", False, 1)]
+    assert words('w:" London"') == [(" London", True, 1)]
+    assert words("w:{London,Paris}") == [("London", False, 1), ("Paris", False, 1)]
+    assert words('r:{" he"}-{" she"}') == [(" he", True, 1), (" she", True, -1)]
+    assert words("w: London - Paris + {he , she}") == [
+        ("London", False, 1), ("Paris", False, -1), ("he", False, 1), ("she", False, 1),
+    ]  # fmt: skip
+    assert words(r'w:{"a,b","}","\"x\"","\n"}') == [("a,b", True, 1), ("}", True, 1), ('"x"', True, 1), ("\n", True, 1)]
+    assert parse("r:London").side == "reads" and parse("w:London").side == "writes"
+
+
+def test_vectors_and_features() -> None:
+    asked = parse("dir:./a b/probe.npy@L3.resid_post")
+    assert (asked.kind, asked.path, asked.tensor, asked.position) == ("vector", "./a b/probe.npy", "", "L3.resid_post")
+    assert split_vector("p.safetensors:x.y@L0.resid_pre") == ("p.safetensors", "x.y", "L0.resid_pre")
+    assert split_vector("p.safetensors") == ("p.safetensors", "", "")
+    assert parse("r:dir:v.npy").side == "reads" and parse("r:dir:v.npy").position == ""
+    like = parse("like:demo@L3#120")
+    assert like.kind == "like" and str(like.address) == "demo@L3#120"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "London", "x:London", "w:", "w:{", "w:{}", "w:{a", "w:{a,}", 'w:"a', 'w:""', "w:a-", "w:-a", "w:a*b c}",
+     "like:demo@L3", "dir:probe.pt", "dir:", "dir:v.npy:name", "w:{a}{b}", "w:" + "a+" * 300 + "a"],
+)  # fmt: skip
+def test_what_cannot_be_read_says_where(text: str) -> None:
+    if text == "w:a*b c}":  # a word may hold anything but + - and blanks
+        with pytest.raises(UsageError, match="character 5"):
+            parse(text)
+        return
+    with pytest.raises(UsageError) as error:
+        parse(text)
+    assert error.value.expected
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_query_or_a_usage_error(text: str) -> None:
+    for prefix in ("", "w:", "r:", "dir:", "like:", "w:{"):
+        try:
+            parse(prefix + text)
+        except UsageError:
+            continue
+
+
+def test_which_text_is_a_query() -> None:
+    assert all(is_asked(text) for text in ("w:x", "r:x", "dir:v.npy", "like:demo@L3#1", " W: x", "r:dir:v.npy"))
+    assert not any(is_asked(text) for text in ("writes:x", "reads:x", "re:x", "z_max>6", "", "work", "directory"))
+
+
+def test_a_word_is_all_its_spellings_and_a_quoted_token_is_one() -> None:
+    (london,) = tokens_of(parse("w:London"), VOCAB)
+    assert london.ids == (0, 1, 2) and london.texts == (" London", "London", " london")
+    assert tokens_of(parse('w:" London"'), VOCAB)[0].ids == (0,)
+    assert tokens_of(parse('w:"a,b"'), VOCAB)[0].ids == (10,)
+
+
+def test_a_word_without_a_token_is_told_what_there_is() -> None:
+    with pytest.raises(NoToken, match="no single token spells the word 'physicist'") as error:
+        tokens_of(parse("w:physicist"), VOCAB)
+    assert '"phys"' in error.value.do and '" physics"' in error.value.do
+    with pytest.raises(NoToken, match="token") as error:
+        tokens_of(parse('w:"LONDON"'), VOCAB)
+    assert '" London"' in error.value.do
+    with pytest.raises(NoToken):
+        tokens_of(parse("w:<eos>"), VOCAB)  # a control token is no word
+    assert near(VOCAB, parse("w:zzzz").words[0]) == ""

@@ -1,0 +1,209 @@
+"""A direction against every feature of a dictionary, in one pass over its rows: scores, spread, tails.
+
+With rows ``w_i`` (decoder rows, or encoder columns) and a query ``q`` the score of feature ``i`` is ``w_i q / |w_i|``.
+Beside it stands how often a random direction of the dictionary's own covariance ``C = W^T W / F`` scores as much. Such
+a direction is ``r = C^(1/2) g`` with Gaussian ``g``, and the covariance is never formed. With ``a = q C q`` (the mean
+square of ``w_i q``) and ``p = C q / sqrt(a)``, of square length ``b``::
+
+    r q = u sqrt(a)        |r|^2 = (u sqrt(b) + y / sqrt(b))^2 + L        u standard normal
+
+``y`` is what of the rest of ``r`` lies along ``p``, Gaussian with variance ``v = p C p - b^2``, and ``L`` the square
+length of what is left, with mean ``t - b - v / b`` for ``t = tr C``; ``L`` is taken as a chi-square of the effective
+dimension of that remainder. ``P(r q >= s |r|)`` is then Gaussian in ``u`` and a quadrature over ``y`` and ``L``. For an
+isotropic dictionary ``v = 0`` and this is the exact law of a random direction's cosine. ``tr C^2`` and ``p C p`` come
+from a sample of rows, all else from the one pass. Two thousand drawn directions would resolve 1/2001 and cost a hundred
+times the pass (methods 1.2, "Thresholds", has them where a list of tokens must be scored).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wbtui.analysis.streaming import Stop, poll
+from wbtui.errors import UsageError
+
+Blocks = Callable[[], Iterable[Tensor]]
+"""All rows of one side, ``[n, D]`` fp32 blocks of any strides, each time it is called."""
+
+SAMPLE = 256
+"""Rows whose mutual products estimate ``tr C^2``."""
+LEAST_DEGREES = 8.0
+"""Dictionaries (or what the query leaves of them) of fewer effective dimensions have no tail: it would be wrong."""
+NODES = 24
+"""Of the quadrature, each way."""
+LEAST_TAIL = 1e-12
+"""Tails below this are given as this: further out the closed form is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """K queries against F rows.
+
+    Attributes:
+        dots: ``[F, K]`` fp64, ``w_i q``; NaN for rows that are not finite.
+        norms: ``[F]`` fp64, ``|w_i|`` (of the centred row where the pass was told to centre).
+        usable: bool ``[F]``, finite and not zero.
+        a, b, along: ``[K]`` fp64: ``q C q``, ``|p|^2``, and (from a sample of rows) ``p C p``: see the module.
+        trace, trace2: tr C, and (from a sample of rows) tr C^2.
+    """
+
+    dots: np.ndarray
+    norms: np.ndarray
+    usable: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    along: np.ndarray
+    trace: float
+    trace2: float
+
+    @property
+    def scores(self) -> np.ndarray:
+        """``[F, K]``: products with rows at length one; NaN where a row is unusable."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.usable[:, None], self.dots / self.norms[:, None], np.nan)
+
+    def z(self, scores: np.ndarray) -> np.ndarray:
+        """Scores ``[F, K]`` in standard deviations from the mean over the dictionary's features."""
+        with np.errstate(invalid="ignore"):
+            return (scores - np.nanmean(scores, axis=0)) / np.nanstd(scores, axis=0)
+
+    def tail(self, score: np.ndarray, k: int = 0) -> np.ndarray:
+        """How likely a random direction of the dictionary's covariance is to score at least ``score`` for query ``k``;
+        NaN where the dictionary has too few effective dimensions to say."""
+        from scipy.special import ndtr
+
+        s = np.asarray(score, dtype=np.float64)
+        law = self._law(k)
+        if law is None:
+            return np.full(s.shape, np.nan)
+        y, rest, weight = law
+        a, b, size = float(self.a[k]), max(float(self.b[k]), 1e-300), np.abs(s)[..., None]
+        # u sqrt(a) >= s |r|, squared for u >= 0: alpha u^2 - 2 beta u - gamma >= 0
+        alpha, beta, gamma = a - size**2 * b, size**2 * y, size**2 * (y**2 / b + rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.sqrt(beta**2 + alpha * gamma)
+            low, high = (beta + root) / alpha, (beta - root) / alpha
+            inside = np.where(alpha > 0, ndtr(-low), np.where(low > 0, ndtr(-low) - ndtr(-high), 0.0))
+        tail = (np.nan_to_num(inside).clip(0.0, 1.0) * weight).sum(-1)
+        tail = np.where(s >= 0, tail, 1.0 - tail).clip(LEAST_TAIL, 1.0)
+        return np.where(np.isfinite(s), tail, np.nan)
+
+    def _law(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Nodes of ``y`` and ``L``, and their weights; None for too few dimensions."""
+        from scipy.special import gammaincinv, ndtr
+
+        b = max(float(self.b[k]), 1e-300)
+        v = max(float(self.along[k]) - b * b, 0.0)
+        left = self.trace - b - v / b
+        square = self.trace2 - 2 * (v + b * b) + b * b - (v / b) ** 2
+        degrees = left**2 / max(square, 1e-300) if left > 0 else 0.0
+        if degrees < LEAST_DEGREES:
+            return None
+        x, w = np.polynomial.hermite_e.hermegauss(NODES)
+        y, rest = np.meshgrid(x * v**0.5, left / degrees * 2 * gammaincinv(degrees / 2, ndtr(x)))
+        weight = np.outer(w, w) / w.sum() ** 2
+        return y.ravel(), rest.ravel(), weight.ravel()
+
+    def dimensions(self, k: int = 0) -> float:
+        """How many effective dimensions the dictionary has beside the query's own, ``(t - b)^2 / (tr C^2 - b^2)``."""
+        rest = max(self.trace - float(self.b[k]), 0.0)
+        return rest**2 / max(self.trace2 - float(self.b[k]) ** 2, 1e-300)
+
+    def two_sided(self, score: np.ndarray, k: int = 0) -> np.ndarray:
+        """The same for the size of the score, whichever its sign."""
+        return np.minimum(2 * self.tail(np.abs(score), k), 1.0)
+
+
+def score_rows(
+    blocks: Blocks,
+    queries: Tensor,
+    *,
+    centre: bool = False,
+    n: int = SAMPLE,
+    stop: Stop | None = None,
+) -> Scores:
+    """Every row's product with each query, and what their tails need, in one pass.
+
+    Args:
+        blocks: the rows.
+        queries: ``[K, D]``.
+        centre: take rows without their mean over the width: the readers' view in a LayerNorm model. The queries must
+            then be centred too.
+        n: rows in all; evenly spaced ones among them are kept for ``tr C^2``.
+        stop: polled at each block.
+
+    Raises:
+        Cancelled: ``stop`` said so.
+        UsageError: no usable row.
+    """
+    q = queries.float().T.contiguous()  # [D, K]
+    dots, squares, sampled = [], [], []
+    back = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
+    rows, step = 0, max(1, n // SAMPLE)
+    for block in blocks():
+        poll(stop)
+        x = block.to(q.device)
+        dot = x @ q
+        square = _squares(x)
+        if centre:
+            square = square - x.sum(1).square() / x.shape[1]
+        fine = torch.isfinite(square)
+        if not bool(fine.all()):
+            x = torch.where(fine[:, None], x, 0.0)
+            dot = torch.where(fine[:, None], dot, 0.0)
+            back += (x.T @ dot).double()
+            dot = torch.where(fine[:, None], dot, float("nan"))
+        else:
+            back += (x.T @ dot).double()
+        dots.append(dot)
+        squares.append(square)
+        sampled.append(x[-rows % step :: step].clone())
+        rows += len(x)
+    if not rows:
+        raise UsageError("a dictionary without rows", "at least one feature")
+    products = torch.cat(dots).double().cpu().numpy()
+    square = torch.cat(squares).double().cpu().numpy().clip(min=0.0)
+    usable = np.isfinite(square) & (square > 0) & np.isfinite(products).all(1)
+    count = int(usable.sum())
+    if not count:
+        raise UsageError("a dictionary without a finite, non-zero row", "rows to score")
+    if centre:
+        back -= back.mean(0, keepdim=True)
+    a = (products[usable] ** 2).mean(0)
+    p = (back / count).cpu().numpy() / np.sqrt(np.where(a > 0, a, 1.0))
+    trace = float(square[usable].mean())
+    sample = torch.cat(sampled).double().cpu().numpy()
+    sample = sample[np.isfinite(sample).all(1)]
+    if centre:
+        sample = sample - sample.mean(1, keepdims=True)
+    along = ((sample @ p) ** 2).mean(0) if len(sample) else np.zeros(len(a))
+    return Scores(products, np.sqrt(square), usable, a, (p**2).sum(0), along, trace, _trace_of_square(sample, trace))
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Square lengths of rows; where they are columns of a row-major matrix, without the slow strided reduction."""
+    if x.stride(1) == 1 or len(x) < 2:
+        return torch.linalg.vector_norm(x, dim=1).square()
+    y = x.T
+    return torch.mv((y * y).T, torch.ones(len(y), dtype=y.dtype, device=y.device))
+
+
+def _trace_of_square(rows: np.ndarray, trace: float) -> float:
+    """``tr C^2`` as the mean square product of different rows of a sample (a U-statistic)."""
+    n = len(rows)
+    if n < 2:
+        return trace**2
+    gram = (rows @ rows.T) ** 2
+    return max(float((gram.sum() - gram.trace()) / (n * (n - 1))), trace**2 / rows.shape[1])
+
+
+def best(values: np.ndarray, top: int, *, largest: bool = True) -> np.ndarray:
+    """The ``top`` largest (or smallest) finite entries, best first, equal ones by number."""
+    order = np.where(np.isfinite(values), -values if largest else values, np.inf)
+    found = np.argsort(order, kind="stable")[:top]
+    return found[np.isfinite(order[found])]
