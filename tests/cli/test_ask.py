@@ -16,7 +16,7 @@ from wbtui.service.inprocess import InProcessWorker
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WorkerProcess", lambda device, work, log=None: InProcessWorker("cpu", work))
+    monkeypatch.setattr(engine, "WorkerProcess", lambda device, work, *_: InProcessWorker("cpu", work))
 
 
 def test_find_prints_json_files_and_filters(wbtui: Commands, tmp_path: Path) -> None:
@@ -46,9 +46,8 @@ def test_edges_and_flow(wbtui: Commands, tmp_path: Path) -> None:
     assert ran.code == 0 and ran.out.count("demo@L") == 10 and "heads of layer 4" in ran.out
     rows = tmp_path / "e.jsonl"
     assert wbtui("edges", "demo@L3#212", "--top", "3", "-o", str(rows), "--no-daemon").code == 0
-    assert [json.loads(line)["list"] for line in rows.read_text().splitlines()] == ["up"] * 3 + ["down"] * 3 + [
-        "heads"
-    ] * 3
+    lists = [json.loads(line)["list"] for line in rows.read_text().splitlines()]
+    assert lists == ["up"] * 3 + ["down"] * 3 + ["heads"] * 3
     ran = wbtui("flow", "demo@L3#212", "--svg", str(tmp_path / "f.svg"), "--json", "--no-daemon")
     found = json.loads(ran.out)
     assert [n["layer"] for n in found["nodes"]] == list(range(6)) and found["modules"] == []
