@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wbtui.catalog import formats
+from wbtui.tui import keymap
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
-TABLES: dict[str, Callable[[], str]] = {"SAE formats": formats.table}
+TABLES: dict[str, Callable[[], str]] = {"SAE formats": formats.table, "keys": keymap.markdown}
 
 
 def filled(text: str) -> str:

@@ -112,6 +112,7 @@ def _register() -> None:
         compute,
         config,
         daemon,
+        doctor,
         export,
         labels,
         listing,

@@ -518,12 +518,17 @@ def groups(first: str = "") -> Iterator[tuple[str, list[Key]]]:
 
 
 def markdown() -> str:
-    """The keys as Markdown tables, for the documentation."""
-    out: list[str] = []
-    for heading, keys in groups():
-        out += [f"### {heading}", "", "| key | what it does |", "|---|---|"]
-        out += [
-            f"| `{key.shown.replace('|', chr(92) + '|')}` | {key.tooltip.replace('|', chr(92) + '|')} |" for key in keys
-        ]
-        out.append("")
-    return "\n".join(out)
+    """The keys as Markdown: the main screen's as one table, the other screens' folded away."""
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|")
+
+    def rows(context: str) -> list[str]:
+        return [f"| `{cell(key.shown)}` | `{key.id}` | {cell(key.tooltip)} |" for key in _active[context]]
+
+    head = ["| key | id | what it does |", "|---|---|---|"]
+    out = [*head, *rows("main"), "", "<details><summary>Keys of the other screens</summary>", ""]
+    for context in _active:
+        if context != "main":
+            out += [f"**{context}**", "", *head, *rows(context), ""]
+    return "\n".join([*out, "</details>"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.widgets import Input
 
 from wbtui.address import Address, parse_address
-from wbtui.errors import UsageError
+from wbtui.errors import UsageError, WbtuiError
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.clipboard import copy_text
@@ -413,7 +413,11 @@ class MainActions:
         me.run_worker(self._copy(address), group="copy", exclusive=True)
 
     async def _copy(self, address: str) -> None:
-        how = await copy_text(self.me.app, address)
+        try:
+            how = await copy_text(self.me.app, address)
+        except WbtuiError as error:
+            self.notify_line(error.line(), "error")
+            return
         self.notify_line(f"copied {address} {how}", "mark")
 
     # The rest -------------------------------------------------------------------------------------------------------
