@@ -11,12 +11,12 @@ import numpy as np
 
 from wbtui.catalog.models import ModelInfo
 from wbtui.catalog.saes import SaeInfo
+from wbtui.features.depth_profiles import curve_of
 from wbtui.features.summary import summary
 from wbtui.features.table import FeatureTable
 
 HEAD_SIDES = ("query", "key")
 POST = {"query.post": "query.conc", "key.post": "key.received"}
-STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +146,9 @@ def mark_extras(saes: Sequence[SaeData]) -> list[str]:
     Returns:
         list[str]: a line about what was left out of the curves.
     """
-    kinds: dict[tuple[str, int, str], list[SaeData]] = {}
+    chosen = curve_of([sae.info for sae in saes])
     for sae in saes:
-        kinds.setdefault((sae.info.site, sae.info.d_sae, sae.info.architecture), []).append(sae)
-    if not kinds:
-        return []
-    best = max(kinds.values(), key=lambda group: (len({s.info.layer for s in group}), group[0].info.site in STREAM))
-    chosen: dict[int, SaeData] = {}
-    for sae in sorted(best, key=lambda s: (s.name != f"L{s.info.layer}", len(s.name), s.name)):
-        chosen.setdefault(sae.info.layer, sae)
-    for sae in saes:
-        sae.extra = sae is not chosen.get(sae.info.layer)
+        sae.extra = sae.info not in chosen
     left = [s.name for s in saes if s.extra]
     return [f"Not in depth curves and pooled figures (one SAE a layer, one kind): {', '.join(left)}."] if left else []
 

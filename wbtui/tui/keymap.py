@@ -125,6 +125,16 @@ MAIN: tuple[Key, ...] = (
         "heads",
         4,
     ),
+    Key(
+        "depth",
+        ("V",),
+        "V",
+        "depth",
+        "curves over the model's layers, with an interval a layer; a map of layers × heads",
+        "look",
+        "depth",
+        8,
+    ),
     Key("focus", ("tab", "shift+tab"), "Tab", "focus_next_panel", "keys go to the card or back to the table", "look"),
     Key(
         "tokens",
@@ -342,6 +352,42 @@ HEADS: tuple[Key, ...] = (
     Key("heads-help", ("question_mark", "f1"), "?", "help", "all keys", "heads", "help", 10),
     Key("heads-back", ("escape", "q", "h"), "Esc", "back", "back", "heads", "back", 0),
 )
+DEPTH: tuple[Key, ...] = (
+    Key(
+        "depth-left", ("left", "h"), "←→↑↓", "move(-1, 0)", "the curve before; on the map nothing", "depth", "curve", 1
+    ),
+    Key("depth-right", ("right", "l"), "→", "move(1, 0)", "the next curve", "depth"),
+    Key("depth-up", ("up", "k"), "↑", "move(0, -1)", "the curve above, or the layer before", "depth"),
+    Key("depth-down", ("down", "j"), "↓", "move(0, 1)", "the curve below, or the layer after", "depth"),
+    Key("depth-map", ("m",), "m", "map", "layers × heads, or the curves again", "depth", "map", 2),
+    Key("depth-side", ("tab", "shift+tab"), "Tab", "side", "the map as query or as key", "depth", "query/key", 5),
+    Key(
+        "depth-statistic",
+        ("s",),
+        "s",
+        "statistic",
+        "rms, peak, upper quartile or gain in heads",
+        "depth",
+        "statistic",
+        3,
+    ),
+    Key(
+        "depth-threshold",
+        ("t",),
+        "t",
+        "threshold",
+        "shares in heads by noise, by P75 over all layers, by P75 of each layer (which is refused)",
+        "depth",
+        "threshold",
+        4,
+    ),
+    Key("depth-open", ("enter",), "⏎", "open", "the SAE that the map's arrow stands at", "depth", "open", 6),
+    Key("depth-export", ("e",), "e", "export", "write every point as CSV and the page as SVG", "depth", "export", 7),
+    Key("depth-look", ("C",), "C", "look", "look again what is computed", "depth"),
+    Key("depth-glossary", ("D",), "D", "glossary", "what every number means", "depth", "define", 8),
+    Key("depth-help", ("question_mark", "f1"), "?", "help", "all keys", "depth", "help", 9),
+    Key("depth-back", ("escape", "q", "V"), "Esc", "back", "back", "depth", "back", 0),
+)
 READING: tuple[Key, ...] = (
     Key("read-down", ("j", "down"), "j ↓", "down", "down", "help and glossary"),
     Key("read-up", ("k", "up"), "k ↑", "up", "up", "help and glossary"),
@@ -376,6 +422,7 @@ CONTEXTS: dict[str, tuple[Key, ...]] = {
     "note": NOTE,
     "population": POPULATION,
     "heads": HEADS,
+    "depth": DEPTH,
     "reading": READING,
 }
 

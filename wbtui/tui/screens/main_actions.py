@@ -328,6 +328,14 @@ class MainActions:
         if me.opened is not None and me.opened.table.heads is not None and me.opened.table.n:
             me.app.push_screen(HeadsScreen(me, me.opened))
 
+    def action_depth(self) -> None:
+        """The model's SAEs by depth."""
+        from wbtui.tui.screens.depth import DepthScreen
+
+        me = self.me
+        if me.opened is not None:
+            me.app.push_screen(DepthScreen(me, me.opened))
+
     def go_quietly(self, feature: int) -> None:
         """To a feature of this SAE from another page; ``[`` leads back."""
         me = self.me
