@@ -11,6 +11,7 @@ from tests.tui.place import Place, screen_text, settled, until
 from wbtui.tui import keymap
 from wbtui.tui.draw.line import text_of
 from wbtui.tui.screens.choose import ChooseScreen
+from wbtui.tui.screens.depth import DepthScreen
 from wbtui.tui.screens.export import ExportScreen
 from wbtui.tui.screens.heads import HeadsScreen
 from wbtui.tui.screens.help import HelpScreen
@@ -30,6 +31,7 @@ SCREENS: dict[str, type[Widget]] = {
     "note": NoteArea,
     "population": PopulationScreen,
     "heads": HeadsScreen,
+    "depth": DepthScreen,
     "reading": ReadingScreen,
 }
 
