@@ -118,7 +118,8 @@ async def test_every_size(deep: Place, size: tuple[int, int]) -> None:
         assert page.pick == 0
 
 
-async def test_nothing_computed_says_so(tmp_path: Path) -> None:
+async def test_nothing_computed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     place = Place(tmp_path, layers=(0, 1))
     app = place.app(place.address("L1", 5))
     async with app.run_test(size=(120, 40)) as pilot:
