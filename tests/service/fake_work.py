@@ -8,6 +8,8 @@ file that gets one line for each thing done), ``faults`` {"analysis:start": [kin
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import signal
 import time
@@ -20,6 +22,7 @@ import numpy as np
 
 from wbtui.definitions import METHOD_VERSIONS
 from wbtui.errors import Cancelled, UsageError, WeightsError
+from wbtui.store import io
 from wbtui.store.keys import ProductSpec, digest
 from wbtui.store.products import Product
 
@@ -172,7 +175,33 @@ def fail(cache: str, spec: ProductSpec, what: str, start: int, stop: Callable[[]
             mark.touch(exist_ok=False)
         except FileExistsError:
             continue
-        _FAULTS[kind](stop)
+        if "@" in kind:
+            _disk(kind)
+        else:
+            _FAULTS[kind](stop)
+
+
+def _disk(kind: str) -> None:
+    """``ENOSPC@3``: the fourth writing operation from now on fails with that error (of ``EIO``, also a reading one)."""
+    name, _, left = kind.partition("@")
+    code, count = getattr(errno, name), itertools.count(int(left), -1)
+
+    def refuse(op: str, path: Path) -> None:
+        if (op in io.WRITING or (name == "EIO" and op == "read")) and next(count) == 0:
+            io.install(None)
+            raise OSError(code, os.strerror(code), str(path))
+
+    io.install(refuse)
+
+
+def _clock(seconds: float) -> Callable[[Any], None]:
+    """From now on this process's clock on the wall is off by so much."""
+    real = time.time
+
+    def jump(_: Any) -> None:
+        time.time = lambda: real() + seconds
+
+    return jump
 
 
 def _hang(stop: Callable[[], bool]) -> None:
@@ -197,6 +226,8 @@ _FAULTS: dict[str, Callable[[Any], None]] = {
     "user": _raise(WeightsError("model.safetensors: cut short", "40 bytes", "download it again")),
     "bug": _raise(ZeroDivisionError("division by zero")),
     "hang": _hang,
+    "tomorrow": _clock(90_000.0),
+    "last year": _clock(-3e7),
 }
 
 

@@ -14,6 +14,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -398,6 +399,8 @@ def _typed(cls: type, fields: dict[str, Any]) -> Any:
             raise UsageError(f"{name} as {type(value).__name__}", f"{name} as {field.type}")
         if isinstance(value, str) and (not value or len(value) > MAX_TEXT or "\0" in value):
             raise UsageError(f"{name} of {len(value)} characters", f"1 to {MAX_TEXT} characters, none of them NUL")
+    if not os.path.isabs(fields["cache"]):
+        raise UsageError(f"cache {fields['cache'][:64]!r}", "an absolute path: the service works in another folder")
     return cls(**fields)
 
 
