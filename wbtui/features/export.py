@@ -128,6 +128,15 @@ def write(
         raise StoreError(f"{path}: {error.strerror or error}", "a place that can be written") from None
 
 
+def values(table: FeatureTable, rows: np.ndarray, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """The cells of an export as Python values by column name: numbers, text, lists; None where there is no value.
+
+    Raises:
+        UsageError: unknown column.
+    """
+    return {field.name: field.values(rows) for field in _fields(table, columns)}
+
+
 def provenance(
     table: FeatureTable, rows: np.ndarray, fields: Sequence[_Field], note: dict[str, Any] | None = None
 ) -> dict[str, Any]:
