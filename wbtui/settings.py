@@ -63,6 +63,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("resident_gb", "number", 16.0, "gigabytes of weights that a worker keeps"),
     Setting("model_roots", "places", (), "folders of model folders"),
     Setting("sae_roots", "places", (), "folders of SAE folders"),
+    Setting("offline", "yes", False, "ask the Hub for nothing, as HF_HUB_OFFLINE=1 does"),
     Setting("cache_dir", "place", lambda: platformdirs.user_cache_path("wbtui"), "the product cache"),
     Setting("data_dir", "place", lambda: platformdirs.user_data_path("wbtui"), "marks, tags, notes, the last session"),
     Setting("log_dir", "place", lambda: platformdirs.user_log_path("wbtui"), "logs of the service"),

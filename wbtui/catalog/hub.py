@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wbtui.catalog.formats import Candidate, candidates
 from wbtui.catalog.models import hub_cache_dir
-from wbtui.catalog.registry import Entry, releases, releases_of
+from wbtui.catalog.registry import Entry, Release, releases, releases_of
 
 
 def repo_snapshot(repo: str) -> Path | None:
@@ -84,3 +84,9 @@ def other_repositories() -> Iterator[tuple[str, Path]]:
         snapshot = repo_snapshot(repo)
         if snapshot is not None and not any(snapshot.glob("model*.safetensors")):
             yield repo, snapshot
+
+
+def local_counts(release: Release) -> int:
+    """How many SAEs of a release are on disk."""
+    snapshot = repo_snapshot(release.repo)
+    return 0 if snapshot is None else sum(bool(_at(snapshot, entry)) for entry in release.saes)

@@ -12,6 +12,7 @@ from wbtui import settings
 from wbtui.address import is_path
 from wbtui.catalog.architectures import ARCHITECTURES, architecture_of, dimensions, effective_config
 from wbtui.catalog.attention import headless_layers
+from wbtui.catalog.registry import spellings
 from wbtui.errors import UsageError, WbtuiError, WeightsError
 
 DEMO = "demo"
@@ -77,15 +78,16 @@ def find_model(name: str) -> ModelInfo:
         folder = root / name
         if ".." not in Path(name).parts and (folder / "config.json").is_file():
             return model_info(name, folder.resolve(), "folder")
-    snapshot = hub_snapshot(name)
-    if snapshot is not None:
-        return model_info(name, snapshot, "hub")
+    for spelled in (name, *spellings(name)):
+        snapshot = hub_snapshot(spelled)
+        if snapshot is not None:
+            return model_info(spelled, snapshot, "hub")
     if Path(name).is_dir():
         raise UsageError(f"no model {name!r}", "demo, a Hub id, or a path", f"a folder is written ./{name}")
     raise UsageError(
         f"no model {name!r} here",
         "demo, a folder (./path), or a Hub id in the local Hub cache",
-        f"see `wbtui models`; a Hub model is fetched by `hf download {name.split(':')[0]}`",
+        f"see `wbtui models`; a Hub model is fetched by `wbtui download {name}`",
     )
 
 

@@ -97,6 +97,14 @@ def releases() -> tuple[Release, ...]:
     return tuple(out)
 
 
+def spellings(name: str) -> list[str]:
+    """Other names of a model on the Hub: the registry's (``gpt2-small``), and the short ones of before 2022 (``gpt2``)."""
+    bare, colon, revision = name.partition(":")
+    hub = HUB_IDS.get(bare, bare)
+    others = {hub, *(["openai-community/gpt2", "gpt2"] if canonical_model(bare) == "gpt2" else [])} - {bare}
+    return sorted(other + colon + revision for other in others)
+
+
 def canonical_model(name: str) -> str:
     """One spelling for the names that a model goes by: last part, lower case, without a revision."""
     last = name.split(":")[0].rstrip("/").rsplit("/", 1)[-1].casefold()
