@@ -98,7 +98,8 @@ def releases() -> tuple[Release, ...]:
 
 
 def spellings(name: str) -> list[str]:
-    """Other names of a model on the Hub: the registry's (``gpt2-small``), and the short ones of before 2022 (``gpt2``)."""
+    """Other names of a model on the Hub: the registry's (``gpt2-small``), and the short ones of before 2022
+    (``gpt2``)."""
     bare, colon, revision = name.partition(":")
     hub = HUB_IDS.get(bare, bare)
     others = {hub, *(["openai-community/gpt2", "gpt2"] if canonical_model(bare) == "gpt2" else [])} - {bare}

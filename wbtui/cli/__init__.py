@@ -113,6 +113,7 @@ def _register() -> None:
         config,
         daemon,
         doctor,
+        download,
         export,
         labels,
         listing,

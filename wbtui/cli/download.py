@@ -27,8 +27,8 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
     lists it, or `org/repo/path`. Only the files that are needed come; what is here already is not
     asked for again, and a download that was interrupted goes on where it stopped.
     """
-    from wbtui.download.fetch import fetch_model, fetch_sae, on_disk, sae_on_disk
     from wbtui.catalog.registry import find_entry
+    from wbtui.download.fetch import fetch_model, fetch_sae, on_disk, sae_on_disk
 
     if sae is None and "@" in model and not is_path(model):
         model, _, sae = model.partition("@")
@@ -60,7 +60,9 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
         _Lines()({"event": "done", "fetched": [vars(item) for item in done]})
         return
     for item in done:
-        click.echo(f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet)
+        click.echo(
+            f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet
+        )
 
 
 class _Lines:
@@ -107,9 +109,7 @@ class _Bar:
 
     def _start(self, event: dict[str, Any]) -> None:
         here = f", {event['have'] / 1e6:,.1f} MB of it here" if event["have"] else ""
-        click.echo(
-            f"wbtui: {event['repo']}: {event['files']} files, {event['total'] / 1e6:,.1f} MB{here}", err=True
-        )
+        click.echo(f"wbtui: {event['repo']}: {event['files']} files, {event['total'] / 1e6:,.1f} MB{here}", err=True)
         if not sys.stderr.isatty():
             return
         from rich import progress
@@ -131,17 +131,18 @@ class _Bar:
 
 
 @cli.command()
-@click.argument("search", required=False, default="")
+@click.argument("search", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def releases(search: str, as_json: bool) -> None:
+def releases(search: tuple[str, ...], as_json: bool) -> None:
     """List releases of published SAEs (SAELens's registry, offline), those that hold every word of SEARCH."""
     from wbtui.catalog.formats import by_loader
     from wbtui.catalog.hub import local_counts
-    from wbtui.catalog.registry import about, search as find
+    from wbtui.catalog.registry import about
+    from wbtui.catalog.registry import search as find
     from wbtui.cli.common import print_table
 
-    found = find(search)
-    records = []
+    found = find(" ".join(search))
+    records: list[dict[str, Any]] = []
     for release in found:
         known = by_loader(release.loader)
         records.append(

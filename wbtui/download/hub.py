@@ -13,9 +13,8 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.message import Message
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -183,9 +182,9 @@ def patient(work: Callable[[], Any], repo: str, say: Say, progressed: Callable[[
             error.close()
             pause = _pause(error, failures)
             if pause is None:
-                raise refusal(error.code, error.headers, repo) from None
+                raise refusal(error.code, dict(error.headers.items()), repo) from None
             why = "the Hub limits requests" if error.code == 429 else f"the Hub answers {error.code}"
-            failure: WbtuiError = refusal(error.code, error.headers, repo)
+            failure: WbtuiError = refusal(error.code, dict(error.headers.items()), repo)
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, OSError) and not _of_network(error):
                 raise
@@ -227,9 +226,9 @@ def _pause(error: urllib.error.HTTPError, failures: int) -> float | None:
         return min(2.0**failures, 30.0) * _scale()
 
 
-def refusal(code: int, headers: Message, repo: str) -> WbtuiError:
+def refusal(code: int, headers: Mapping[str, str], repo: str) -> WbtuiError:
     """What an HTTP status of the Hub means, and what to do."""
-    kind = headers.get("X-Error-Code") or ""
+    kind = {name.casefold(): value for name, value in headers.items()}.get("x-error-code", "")
     page = f"{endpoint()}/{repo}"
     if kind == "GatedRepo" or (code in (401, 403) and kind != "RepoNotFound"):
         known = "this account has not been let in" if token() else "no Hub token is set"

@@ -146,16 +146,9 @@ def models() -> list[ModelInfo]:
 
 def sae_rows(model: ModelInfo, cache: Path, definition: TokensDefinition) -> list[SaeRow]:
     """A model's SAEs and what is computed of each."""
-    from wbtui.store.products import Product
+    from wbtui.catalog.computed import tokens_state
 
-    out = []
-    for sae in list_saes(model):
-        try:
-            plan = plan_tokens(model, sae, definition, cache)
-            out.append(SaeRow(sae, Product(cache, plan.tokens).state))
-        except WbtuiError as error:
-            out.append(SaeRow(sae, "error", error.line()))
-    return out
+    return [SaeRow(sae, *tokens_state(model, sae, definition, cache)) for sae in list_saes(model)]
 
 
 def session_path() -> Path:
