@@ -106,9 +106,10 @@ def shards(weight_map: dict[str, str], arch: Architecture) -> list[str]:
     """
     layout = arch.attention
     patterns = [
-        arch.embedding, arch.final_norm, arch.unembedding, arch.attention_out, arch.mlp_out, arch.mlp_norm,
+        arch.embedding, arch.final_norm, arch.unembedding, arch.attention_out, arch.mlp_norm,
+        None if arch.experts else arch.mlp_out,
         arch.post_attention_norm, arch.post_mlp_norm, layout.norm, layout.query, layout.key, layout.value, layout.fused,
-        layout.query_norm, layout.key_norm,
+        layout.query_norm, layout.key_norm, layout.sinks,
     ]  # fmt: skip
     wanted: set[str] = set()
     ends = [p.removesuffix("weight").split("{l}") for p in patterns if p is not None]
