@@ -317,6 +317,23 @@ async def test_cancel_and_vanish(running, here):
     await second.close()
 
 
+async def test_a_job_that_has_ended_can_be_asked_for_again_by_anyone(running, here):
+    gate = here.root / "gate"
+    async with AsyncClient(autostart=False) as first, AsyncClient(autostart=False) as second:
+        wish = here.request("a", gate=str(gate), products=[["tokens", 64, 32]]).plan_request()
+        job = await first.compute(**wish)
+        with pytest.raises(UsageError, match="one that has ended"):
+            await second.call("retry", job=job["job"])
+        with pytest.raises(UsageError, match="asked for by `compute`"):
+            await second.call("retry", job=9999)
+        events = await listening(second)
+        await first.call("cancel", job=job["job"])
+        gate.touch()
+        again = await second.call("retry", job=job["job"])
+        assert again["job"] != job["job"]
+        assert (await finished(events, again["job"]))[-1]["state"] == "done"
+
+
 async def test_a_failed_job_says_why(running, here):
     request = here.request(products=[["tokens", 64, 32]], faults={"tokens:32": ["user", 1]})
     async with AsyncClient(autostart=False) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -60,6 +61,7 @@ class Session:
             "page": self.page,
             "ask": self.ask,
             "cancel": self.cancel,
+            "retry": self.retry,
             "jobs": self.jobs,
             "watch": self.watch,
         }
@@ -200,6 +202,16 @@ class Session:
         self.daemon.engine.pump()
         return {"cancelled": done}
 
+    async def retry(self, request: protocol.Request) -> dict[str, Any]:
+        """``retry`` {job}: ask once more, as a batch, for what a finished job was asked for, whoever asked."""
+        number, jobs = request.fields.get("job"), self.daemon.engine.scheduler.jobs
+        job = jobs.get(number) if isinstance(number, int) else None
+        if job is None or not job.wish:
+            raise UsageError(f"job {number!r}", "one that was asked for by `compute`")
+        if job.live:
+            raise UsageError(f"job {number}, which is {job.state}", "one that has ended")
+        return await self.compute(dataclasses.replace(request, fields={**job.wish, "priority": "batch"}))
+
     async def compute(self, request: protocol.Request) -> dict[str, Any]:
         """``compute``: plan, queue, and say what there will be."""
         wish = protocol.ComputeRequest.from_fields(request.fields)
@@ -208,6 +220,7 @@ class Session:
         priority = Priority.named(wish.priority)
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()
         job = scheduler.add_job(planned, priority, self.name, now, label=label, around=wish.around)
+        job.wish = dataclasses.asdict(wish)
         products = [
             {
                 "analysis": p.analysis,

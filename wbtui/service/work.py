@@ -105,6 +105,8 @@ class Job:
     finished: float | None = None
     summary: list[dict[str, Any]] = field(default_factory=list)
     """Its products as they stood when it ended."""
+    wish: dict[str, Any] = field(default_factory=dict)
+    """The fields of the request that made it; ``retry`` asks for them again. Empty: it cannot be asked again."""
 
     @property
     def live(self) -> bool:

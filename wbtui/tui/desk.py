@@ -275,6 +275,14 @@ class Desk:
                 raise
         await self._connected()
 
+    async def retry(self, job: int) -> int:
+        """Ask again for what a job that has ended was asked for; the new job's number.
+
+        Raises:
+            WbtuiError: no service, or it refuses.
+        """
+        return int((await self._call("retry", job=job))["job"])
+
     async def list_jobs(self) -> list[dict[str, Any]]:
         """Every job the service knows; starts no service.
 

@@ -224,6 +224,8 @@ JOBS: tuple[Key, ...] = (
     Key("jobs-up", ("k", "up"), "k ↑", "up", "up", "jobs"),
     Key("jobs-cancel", ("x", "delete"), "x", "cancel", "cancel the job; what is finished stays", "jobs", "cancel", 1),
     Key("jobs-restart", ("R",), "R", "restart", "restart the service; finished shards stay", "jobs", "restart", 2),
+    Key("jobs-retry", ("r",), "r", "retry", "ask again for what a job that has ended was to do", "jobs", "retry", 3),
+    Key("jobs-log", ("l", "enter"), "l", "log", "the end of the service's log, and the whole error", "jobs", "log", 4),
     Key("jobs-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "jobs"),
     Key("jobs-help", ("question_mark", "f1"), "?", "help", "all keys", "jobs", "help", 9),
     Key("jobs-back", ("escape", "q", "J"), "Esc", "back", "back", "jobs", "back", 0),

@@ -1,7 +1,8 @@
-"""``J``: what the service works on: progress, time left, cancel."""
+"""``J``: what the service works on: progress, time left, cancel, retry, log."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from wbtui.tui import messages as say
 from wbtui.tui.draw.frame import ANALYSES, SERVICE_WORDS, duration
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.widgets.card import Card
 
 LIVE = ("queued", "running")
@@ -96,6 +98,31 @@ class JobsScreen(WbScreen):
             self.note = error.line()
         self.fit()
 
+    def action_retry(self) -> None:
+        """Ask again for what the job under the cursor was to do."""
+        jobs = self.jobs
+        if not jobs:
+            return
+        job = jobs[self.at]
+        if job.get("state") in LIVE:
+            self.note = f"job {job['job']} is {job.get('state')}; r asks again for one that has ended"
+            self.fit()
+        else:
+            self.run_worker(self._retry(int(job["job"])), exclusive=True)
+
+    async def _retry(self, job: int) -> None:
+        try:
+            again = await self.wb.desk.retry(job)
+            self.note = f"asked again: job {again}; what is finished is not computed twice"
+        except WbtuiError as error:
+            self.note = error.line()
+        self.fit()
+
+    def action_log(self) -> None:
+        """What the service wrote down, with the job's error above it."""
+        jobs = self.jobs
+        self.app.push_screen(LogScreen(jobs[self.at] if jobs else None))
+
     def action_restart(self) -> None:
         """End the service, of whatever version, and start one of this version."""
         self.note = "restarting the service…"
@@ -113,6 +140,66 @@ class JobsScreen(WbScreen):
     def action_back(self) -> None:
         """Back."""
         self.app.pop_screen()
+
+
+class LogScreen(ReadingScreen):
+    """The end of the service's log, newest last; above it what became of one job.
+
+    Args:
+        job: as the service describes it, or None.
+    """
+
+    def __init__(self, job: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.job = job
+        self.log_text: list[str] = []
+
+    def on_mount(self) -> None:
+        """Read in a thread."""
+        self.run_worker(self._read(), exclusive=True)
+
+    async def _read(self) -> None:
+        self.log_text = await asyncio.to_thread(log_end)
+        self.fit()
+        self._show(len(self.text))
+
+    def lines(self, width: int) -> list[Line]:
+        """The job's state and error, then the log."""
+        out: list[Line] = []
+        if self.job is not None:
+            state = str(self.job.get("state", ""))
+            head = f"JOB {self.job['job']} {safe_token_text(str(self.job.get('label') or ''))}"
+            out.append(rule(width, head, state))
+            error = self.job.get("error")
+            if isinstance(error, dict):
+                for name in ("found", "expected", "do"):
+                    if error.get(name):
+                        words = f"{name}: {safe_token_text(str(error[name]))}".split()
+                        out += wrap(words, width, "error" if name == "found" else "text", "  ")
+            else:
+                out.append([("no error", "dim")])
+            out.append([])
+        out.append(rule(width, "LOG OF THE SERVICE", f"last {len(self.log_text)} lines"))
+        for line in self.log_text:
+            out += wrap(safe_token_text(line).split(), width, "text", "    ") or [[]]
+        return out
+
+
+LOG_BYTES = 64 * 1024
+
+
+def log_end(lines: int = 200) -> list[str]:
+    """The last lines of the service's log; a line that says so where there is none."""
+    from wbtui.service.daemon import log_path
+
+    place = log_path()
+    try:
+        with open(place, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return [f"{place}: {error.strerror or error}"]
+    return text.splitlines()[-lines:] or ["nothing yet"]
 
 
 def device_lines(devices: Sequence[Mapping[str, Any]], width: int) -> list[Line]:
