@@ -387,6 +387,7 @@ DEPTH: tuple[Key, ...] = (
     Key("depth-export", ("e",), "e", "export", "write every point as CSV and the page as SVG", "depth", "export", 7),
     Key("depth-look", ("C",), "C", "look", "look again what is computed", "depth"),
     Key("depth-glossary", ("D",), "D", "glossary", "what every number means", "depth", "define", 8),
+    Key("depth-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "depth"),
     Key("depth-help", ("question_mark", "f1"), "?", "help", "all keys", "depth", "help", 9),
     Key("depth-back", ("escape", "q", "V"), "Esc", "back", "back", "depth", "back", 0),
 )
