@@ -109,6 +109,7 @@ def _register() -> None:
     from wbtui.cli import (  # noqa: F401
         ask,
         cache,
+        check,
         compute,
         config,
         daemon,

@@ -74,27 +74,11 @@ class LayerWork:
 
     def head(self, index: int) -> Head:
         """Query head ``index`` with the definition's offset, cap and biases."""
-        source, definition, facts = self.source, self.definition, self.source.facts
-        query, key = source.query(index), source.key(index)
+        definition = self.definition
         uses_rope = definition.rope != "offset" or definition.offset > 0
-        if uses_rope and facts.rope is None:
+        if uses_rope and self.source.facts.rope is None:
             raise WorkError("an offset for a model with learned positions", "offset 0")
-        angles = self.frequencies if uses_rope else []
-        move = self._there
-        return Head(
-            query=move(query.matrix),
-            key=move(key.matrix),
-            scale=source.multiplier,
-            query_bias=None if query.bias is None else move(query.bias),
-            key_bias=None if key.bias is None else move(key.bias),
-            query_norm=qk_norm(query, move),
-            key_norm=qk_norm(key, move),
-            softcap=facts.softcap if definition.softcap else None,
-            sink=source.sink(index),
-            turn=turn(angles, definition),
-            centre=source.centre,
-            bias=definition.bias,
-        )
+        return head_of(self.source, index, definition, self.frequencies if uses_rope else [], self._there)
 
     def output_value(self, index: int) -> OutputValue:
         """Value and output matrices of query head ``index``."""
@@ -138,6 +122,39 @@ class LayerWork:
 
     def _there(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)
+
+
+def head_of(
+    source: AttentionSource,
+    index: int,
+    definition: AttentionDefinition,
+    angles: list[float],
+    move: Callable[[Tensor], Tensor] = lambda t: t,
+) -> Head:
+    """Query head ``index`` as the analysis takes it.
+
+    Args:
+        source: the layer's heads.
+        index: the query head.
+        definition: says the offset, and whether cap and biases count.
+        angles: per position, of each turning pair; empty leaves keys as they are.
+        move: brings tensors to a device.
+    """
+    query, key = source.query(index), source.key(index)
+    return Head(
+        query=move(query.matrix),
+        key=move(key.matrix),
+        scale=source.multiplier,
+        query_bias=None if query.bias is None else move(query.bias),
+        key_bias=None if key.bias is None else move(key.bias),
+        query_norm=qk_norm(query, move),
+        key_norm=qk_norm(key, move),
+        softcap=source.facts.softcap if definition.softcap else None,
+        sink=source.sink(index),
+        turn=turn(angles, definition),
+        centre=source.centre,
+        bias=definition.bias,
+    )
 
 
 def qk_norm(projection: Projection, move: Callable[[Tensor], Tensor] = lambda t: t) -> QKNorm | None:

@@ -134,6 +134,10 @@ class AttentionSource:
         """V_eff and b_v, by query head."""
         return self._fold("v", self.kv_head(head))
 
+    def gate(self, head: int) -> Projection | None:
+        """What sets a query head's gate: its output is multiplied by ``sigmoid(x matrix + bias)``; None without one."""
+        return Projection(*self._folded("gate", head, *self._raw("gate", head))) if self.layout.gated else None
+
     def out(self, head: int) -> Tensor:
         """O_eff ``[d_head, d_model]`` of a query head: what it writes into the stream per unit of its value."""
         arch, dims = self._ckpt.architecture, self._ckpt.dims
@@ -222,11 +226,11 @@ class AttentionSource:
         """``[d_model, d_head]`` fp32 and the bias ``[d_head]`` of one of a layer's query or key/value heads."""
         layout, dims, facts = self.layout, self._ckpt.dims, self.facts
         heads, kv, width = facts.n_heads, facts.n_kv_heads, facts.d_head
-        counts = {"q": heads, "k": kv, "v": kv}
+        counts = {"q": heads, "gate": heads, "k": kv, "v": kv}
         if layout.fused is None:
-            name = {"q": layout.query, "k": layout.key, "v": layout.value}[which]
-            step = 2 * width if layout.gated and which == "q" else width  # per head: query, then gate
-            total, start = counts[which] * step, head * step
+            name = {"q": layout.query, "gate": layout.query, "k": layout.key, "v": layout.value}[which]
+            step = 2 * width if layout.gated and which in ("q", "gate") else width  # per head: query, then gate
+            total, start = counts[which] * step, head * step + (width if which == "gate" else 0)
         else:
             name, total = layout.fused, (heads + 2 * kv) * width
             if layout.fused_order == "heads":
