@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from wbtui.catalog import formats
+from wbtui.catalog import formats, support
 from wbtui.tui import keymap
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
-TABLES: dict[str, Callable[[], str]] = {"SAE formats": formats.table, "keys": keymap.markdown}
+TABLES: dict[str, Callable[[], str]] = {"models": support.table, "SAE formats": formats.table, "keys": keymap.markdown}
 
 
 def filled(text: str) -> str:
