@@ -26,6 +26,7 @@ BENCHMARKS = {
     "match": [],
     "features_table": [],
     "app": [],
+    "service": ["--dask"],
 }
 BY_NAME = {"million": []}
 """Long ones: never run unless named."""

@@ -61,6 +61,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("idle_exit", "number", 3600.0, "seconds without work and clients until the service ends"),
     Setting("heartbeat", "number", 900.0, "seconds without progress until a worker counts as stuck"),
     Setting("resident_gb", "number", 16.0, "gigabytes of weights that a worker keeps"),
+    Setting(
+        "cache_gb", "number", 0.0, "gigabytes that products may take; the service then evicts what was used longest ago"
+    ),
     Setting("model_roots", "places", (), "folders of model folders"),
     Setting("sae_roots", "places", (), "folders of SAE folders"),
     Setting("offline", "yes", False, "ask the Hub for nothing, as HF_HUB_OFFLINE=1 does"),

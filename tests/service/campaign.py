@@ -301,7 +301,7 @@ def _kill_client(trial: Trial) -> None:
 
 def _damage(how: str) -> Callable[[Trial], None]:
     def act(trial: Trial) -> None:
-        shards = sorted(trial.cache.glob("products/*/*/*/shards/*.safetensors"))
+        shards = sorted(trial.cache.glob("products/*/*/*/shards/[0-9]*.safetensors"))
         if not shards:
             return
         victim = trial.rng.choice(shards)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service.conftest import DEADLINE, Place, alive, processes, wait_until
-from tests.service.daemons import Running
+from tests.service import fake_work
+from tests.service.conftest import DEADLINE, Place, alive, check_complete, processes, wait_until
+from tests.service.daemons import Running, finished, listening
 from tests.service.test_service import daemons, kill, start_together
 from wbtui.errors import UsageError, WbtuiError
-from wbtui.service import connect, place, protocol
+from wbtui.service import connect, local, place, protocol
 from wbtui.service.aio import AsyncClient
 from wbtui.service.client import Client, stop
 from wbtui.service.config import PLANNER
 from wbtui.store import io
+from wbtui.store.cache import list_products, pin
+from wbtui.store.products import Product
 
 NOBODY = 65_534
 
@@ -147,13 +153,67 @@ def test_nothing_is_left_after_many_jobs(here: Place, jobs: int) -> None:
 
     with here.client() as client:
         pid = client.status()["pid"]
+
+        def quiet() -> bool:
+            status = client.status()
+            return status["jobs"] == 0 and status["clients"] == 1 and not any(w["busy"] for w in status["workers"])
+
         some(0, 10)
-        wait_until(lambda: client.status()["jobs"] == 0)
+        wait_until(quiet)
         before = leftovers(pid, here)
         some(10, jobs)
-        wait_until(lambda: client.status()["jobs"] == 0 and client.status()["clients"] == 1)
+        wait_until(quiet)
         after = leftovers(pid, here)
     assert after["fds"] <= before["fds"] + 1 and after["threads"] <= before["threads"] + 6  # planning's thread pool
     assert after["processes"] == before["processes"] == 2 and alive(pid)
     assert after["temporary"] == [] and after["runtime"] == before["runtime"]
     assert after["rss"] < before["rss"] + (16 << 20) + 20_000 * jobs
+
+
+async def test_a_cache_beyond_its_limit_loses_what_was_used_longest_ago_and_never_what_is_pinned(here: Place) -> None:
+    running = await Running(here, cache_gb=0.0, check_every=0.05).up()
+    names = ["old pinned", "old", "newer", "newest"]
+    products = {}
+    async with AsyncClient(autostart=False) as client:
+        events = await listening(client)
+        for age, name in enumerate(reversed(names)):
+            request = here.request(name, products=[["tokens", 64, 32]])
+            await finished(events, (await client.compute(**request.plan_request()))["job"])
+            [spec] = fake_work.products(request.plan_request())
+            products[name] = Product(here.cache, spec)
+            stamp = time.time() - 7200 * (age + 1)
+            os.utime(products[name].path / "manifest.json", (stamp, stamp))
+        pin(here.cache, products["old pinned"].spec.relative)
+        size = max(entry.bytes for entry in list_products(here.cache))
+        running.daemon.config = dataclasses.replace(running.daemon.config, cache_gb=2.5 * size / 1e9)
+        with products["newer"].hold():
+            again = here.request("newest", products=[["tokens", 64, 32]])
+            await client.compute(**again.plan_request())
+            async with asyncio.timeout(DEADLINE):
+                while products["old"].state == "complete":
+                    await asyncio.sleep(0.01)
+        assert products["old pinned"].state == "complete"
+        assert products["newer"].state == "complete"
+    assert await running.down() == 0
+
+
+def test_two_services_on_one_folder_do_the_same_work_side_by_side(here: Place) -> None:
+    """Two hosts that share a cache: each finishes, with the same bytes, and what one has done the other does not."""
+    request = here.request(products=[["vocab", 0, 0], ["tokens", 640, 32]], heavy=1)
+    failures: list[Exception] = []
+
+    def host() -> None:
+        try:
+            local.run_job(request, lambda event: None, config=here.config(), timeout=DEADLINE)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=host) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * DEADLINE)
+    assert not failures
+    check_complete(here, request)
+    shards = [line for line in here.traced() if line.startswith("shard tokens")]
+    assert len(set(shards)) == 20 and len(shards) < 40

@@ -406,3 +406,25 @@ def test_shard_names_and_ranges_are_inverses():
         assert places.shard_range(places.shard_name(*span)) == span
     for name in ("0-256.safetensors", "000000000-00000256.safetensors", "00000000-00000256.safetensors.x", "x"):
         assert places.shard_range(name) is None
+
+
+def test_what_a_process_holds_until_its_end_is_not_evicted_and_can_go_afterwards(tmp_path):
+    """The app marks what it shows; a mark lives no longer than its process."""
+    spec = make_spec(rows=12, shard_rows=8)
+    run_all(tmp_path, spec)
+    code = (
+        "import sys; from pathlib import Path; from wbtui.store import places\n"
+        "for _ in range(3): places.hold_until_exit(Path(sys.argv[1]))\n"
+        "print('held', flush=True); sys.stdin.readline()"
+    )
+    folder = tmp_path / spec.relative
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    assert len(list(folder.glob("open-*"))) == 1
+    assert gc(tmp_path, 0).kept == {spec.relative: "open"}
+    child.communicate("\n", timeout=60)
+    assert not list(folder.glob("open-*"))
+    assert gc(tmp_path, 0).removed == [spec.relative]

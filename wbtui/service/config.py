@@ -14,6 +14,7 @@ from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError
 
 WORK = "wbtui.compute.shard"
+FROM_SETTINGS = ("tile", "idle_unload", "idle_exit", "heartbeat", "cache_gb")
 DEVICE_FILES = Path("/dev")
 PLANNER = "wbtui.service.planning:products_of"
 
@@ -43,6 +44,8 @@ class ServiceConfig:
     """Seconds that a running shard has to stop when the service ends, before its process is killed."""
     check_every: float = 60.0
     """Seconds between looks at whether the socket and lock are still ours."""
+    cache_gb: float = 0.0
+    """Gigabytes that a cache may hold (0: no limit); what was used longest ago goes when there is no work."""
     prestart: bool = True
     """Start the workers (and their imports) with the service, before the first request."""
 
@@ -61,13 +64,13 @@ class ServiceConfig:
 
     @staticmethod
     def from_env(**changes: Any) -> ServiceConfig:
-        """The settings ``device``, ``tile``, ``idle_unload``, ``idle_exit``, ``heartbeat``, then ``changes``.
+        """The setting ``device``, those of ``FROM_SETTINGS``, then ``changes``.
 
         Raises:
             UsageError: a setting that is not what it should be.
         """
         values: dict[str, Any] = {"devices": tuple(settings.get("device"))}
-        values.update({name: settings.get(name) for name in ("tile", "idle_unload", "idle_exit", "heartbeat")})
+        values.update({name: settings.get(name) for name in FROM_SETTINGS})
         values.update(changes)
         return ServiceConfig(**values)
 

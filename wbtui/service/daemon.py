@@ -55,6 +55,9 @@ class Daemon:
         self.retiring = False
         """Another daemon has our place: finish the queue, take no new client."""
         self.last_client = time.monotonic()
+        self._full: set[str] = set()
+        """Caches that were written to since they were last looked at for their size."""
+        self._tidying: asyncio.Task[None] | None = None
         self._plans: dict[str, asyncio.Task[list[PlannedProduct]]] = {}
         self._listener: place.Listener | None = None
         self._server: asyncio.Server | None = None
@@ -124,8 +127,25 @@ class Daemon:
             if now - checked >= self.config.check_every:
                 checked = now
                 await self.check_place()
+            if self._full and self.engine.scheduler.idle and not self._plans and self._tidying is None:
+                self._tidying = asyncio.create_task(self._tidy())
             if self.retiring and self.engine.scheduler.idle and not self._plans:
                 self.end("another service has taken over")
+
+    async def _tidy(self) -> None:
+        """Keep caches within their limit; nothing is planned meanwhile, so that nothing that a plan counts on goes."""
+        caches, self._full = self._full, set()
+        try:
+            for cache in sorted(caches):
+                report = await asyncio.to_thread(planning.tidy, cache, int(self.config.cache_gb * 1e9))
+                if report["removed"]:
+                    log.info("cache %s: evicted %s", cache, report)
+        except WbtuiError as error:
+            log.warning("the cache cannot be kept within its limit: %s", error.line())
+        except Exception:
+            log.exception("tidying")
+        finally:
+            self._tidying = None
 
     async def check_place(self) -> None:
         """Cleaners of temporary files may have taken the socket or the lock; make them anew, or give way."""
@@ -210,6 +230,10 @@ class Daemon:
 
     async def plan(self, request: dict[str, Any]) -> list[PlannedProduct]:
         """The products of a request, made in a thread; the same request at the same time is planned once."""
+        if self._tidying is not None:
+            await asyncio.shield(self._tidying)
+        if self.config.cache_gb > 0:
+            self._full.add(str(request["cache"]))
         key = repr(sorted(request.items(), key=lambda item: item[0]))
         task = self._plans.get(key)
         if task is None:

@@ -150,3 +150,12 @@ def look(cache: Path, spec: ProductSpec) -> PlannedProduct:
         missing=missing,
         complete=complete,
     )
+
+
+def tidy(cache: str, most: int) -> dict[str, Any]:
+    """Evict what was used longest ago until a cache's products take at most ``most`` bytes; see
+    :func:`wbtui.store.cache.gc`."""
+    from wbtui.store.cache import gc
+
+    report = gc(Path(cache), most)
+    return {"removed": report.removed, "bytes": report.removed_bytes, "kept": report.kept_bytes, "over": report.over}

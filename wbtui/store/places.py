@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -79,6 +80,18 @@ def held_open(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             io.unlink(mark)
+
+
+_held = contextlib.ExitStack()
+_held_folders: set[Path] = set()
+atexit.register(_held.close)
+
+
+def hold_until_exit(folder: Path) -> None:
+    """Mark a product as in use for as long as this process lives; once, however often it is asked."""
+    if folder not in _held_folders:
+        _held_folders.add(folder)
+        _held.enter_context(held_open(folder))
 
 
 def open_marks(folder: Path, now: float) -> tuple[list[Path], list[Path]]:

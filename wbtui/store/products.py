@@ -153,6 +153,11 @@ class Product:
         """While the context lasts, ``gc`` leaves this product alone."""
         return places.held_open(self.path)
 
+    def hold_until_exit(self) -> None:
+        """As :meth:`hold`, until this process ends; without effect on a product that is not there yet."""
+        if self.path.is_dir():
+            places.hold_until_exit(self.path)
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -55,6 +55,7 @@ def open_address(address: Address, cache: Path, definition: TokensDefinition, no
         WbtuiError: unknown model or SAE, a feature out of range, unreadable weights or cache.
     """
     from wbtui.features.table import FeatureTable
+    from wbtui.store.products import Product
 
     model = find_model(address.model)
     if address.sae is None:
@@ -63,6 +64,8 @@ def open_address(address: Address, cache: Path, definition: TokensDefinition, no
     if address.feature is not None and not 0 <= address.feature < sae.d_sae:
         raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
     plan = plan_tokens(model, sae, definition, cache)
+    for spec in plan.all(checks=False):  # the service must not evict what is on a screen
+        Product(cache, spec).hold_until_exit()
     table = FeatureTable.open(cache, plan)
     table.keep(kept_of(table.origin, notes))
     saes = tuple(list_saes(model))
