@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from textual.widgets import Input
 
-from tests.tui.place import Place, screen_text, settled, until
+from tests.tui.place import HOSTILE, Place, screen_text, settled, until
 from tests.tui.test_journeys import type_text
+from wbtui.cli import main as main_command
 from wbtui.notes.store import NoteStore, site_of
 from wbtui.tui.app import WbtuiApp
 from wbtui.tui.data import load_session
@@ -227,3 +230,37 @@ async def test_quit_and_resume(ready: Place) -> None:
         main = await settled(pilot)
         for name in ("model", "sae", "cursor", "filter", "sort", "columns", "page", "focus"):
             assert getattr(main.view, name) == getattr(left, name), name
+
+
+async def test_hostile_notes_and_tags_reach_no_screen_raw(ready: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    app = ready.app(ready.address(feature=7))
+    note = "\n".join([*HOSTILE, "[/foo] [b]x[/b]", "y" * 500])
+    async with app.run_test(size=(120, 40)) as pilot:
+        main = await settled(pilot)
+        site = site_of(main.opened.table.origin)  # type: ignore[union-attr]
+        NoteStore().set_note(site, 7, note, "")
+        NoteStore().add_tags(site, [7], ["[red]", "東京", "e\u0301", "=1+1"])  # as an import from elsewhere might bring
+        await pilot.press("greater_than_sign")
+        await until(pilot, lambda: main.opened is not None and main.opened.sae.name == "L2" and main.settled)
+        await pilot.press("left_square_bracket")
+        await until(pilot, lambda: main.opened is not None and main.opened.sae.name == "L1" and main.settled)
+        for size in ((120, 40), (80, 24), (200, 50)):
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            for key in ("enter", "pagedown", "escape", "t", "escape", "a"):
+                await pilot.press(key)
+                if key == "a":
+                    await until(pilot, lambda: main.editor is not None and main.editor.area.has_focus)
+                await pilot.pause()
+                for line in screen_text(app).splitlines():
+                    raw = [c for c in line if unicodedata.category(c) == "Cc" or c in "\u202e\u200b\u2028"]
+                    assert not raw or key == "a", (key, line)
+                    assert not {c for c in raw if c != "\u200b"}, (key, line)
+                    assert cell_len(line) == size[0] or key == "a", (key, line)
+            await pilot.press("escape")
+            await until(pilot, lambda: main.editor is None)
+    assert app._exception is None
+    assert main_command(["notes", "ls", str(site.address).partition("@")[0]]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "#東京" in out

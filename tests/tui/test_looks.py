@@ -8,13 +8,15 @@ import pytest
 from rich.color import ColorSystem
 from rich.style import Style
 
-from tests.tui.place import Place, screen_text, settled
+from tests.tui.place import Place, screen_text, settled, until
+from wbtui.address import Address
+from wbtui.notes.store import NoteStore, site_of
 from wbtui.tui.theme import PALETTES, palette_name
 
 
 def test_palettes_have_the_same_roles() -> None:
     names = [set(palette) for palette in PALETTES.values()]
-    assert names[0] == names[1] == names[2]
+    assert all(own == names[0] for own in names)
 
 
 def test_no_color_uses_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +32,9 @@ def test_palette_by_number_of_colours() -> None:
 
 
 @pytest.mark.parametrize("role", ["text", "strong", "dim", "head", "writes", "reads", "against", "mark", "error"])
-def test_text_stays_readable_in_256_colours(role: str) -> None:
-    style: Style = PALETTES["rich"][role]
+@pytest.mark.parametrize("palette", ["rich", "light"])
+def test_text_stays_readable_in_256_colours(role: str, palette: str) -> None:
+    style: Style = PALETTES[palette][role]
     assert style.color is not None
     assert style.bgcolor is not None
     fore, back = (c.downgrade(ColorSystem.EIGHT_BIT).get_truecolor() for c in (style.color, style.bgcolor))
@@ -72,6 +75,22 @@ def test_main(ready: Place, snap_compare: Any, size: tuple[int, int], monkeypatc
         await settled(pilot)
 
     assert snap_compare(ready.app(ready.address()), terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("size", SHOTS, ids=[f"{w}x{h}" for w, h in SHOTS])
+def test_light_with_a_note(ready: Place, snap_compare: Any, size: tuple[int, int]) -> None:
+    async def before(pilot: Any) -> None:
+        main = await settled(pilot)
+        site = site_of(main.opened.table.origin)  # type: ignore[union-attr]
+        row = main.view.cursor
+        NoteStore().set_tags(site, row, ("people", "todo"))
+        NoteStore().set_marks(site, [row], [])
+        NoteStore().set_note(site, row, "professions; does a head look for “who”?\nask Ann", "")
+        main.visit(Address(main.view.model, main.view.sae, row))
+        await until(pilot, lambda: main.view.marks.count == 1)
+        await settled(pilot)
+
+    assert snap_compare(ready.app(ready.address(), look="light"), terminal_size=size, run_before=before)
 
 
 @pytest.mark.parametrize("size", SHOTS, ids=[f"{w}x{h}" for w, h in SHOTS])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from wbtui.definitions import RECONSTRUCTION
+from wbtui.display import safe_token_text
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -59,6 +60,15 @@ def render(table: FeatureTable, row: int) -> str:
         lines += [f"  label: {x['text']}  ({x['author'] or x['method'] or x['origin']})" for x in data["labels"][:5]]
         if data["density"] is not None:
             lines.append(f"  density: {data['density']:.3g} of tokens" + (", dead" if data["dead"] else ""))
+    kept = table.kept
+    if kept.error:
+        lines += ["", f"NOTE  cannot be read: {kept.error}"]
+    elif kept.marked(table.n)[row] or row in kept.tags or row in kept.notes:
+        mark = "marked  " if kept.marked(table.n)[row] else ""
+        tags = " ".join("#" + safe_token_text(tag) for tag in kept.tags.get(row, ()))
+        lines += ["", f"NOTE  {mark}{tags}".rstrip()]
+        note = kept.notes.get(row, "")
+        lines += [f"  {safe_token_text(line) if line else ''}".rstrip() for line in note.split("\n") if note]
     for warning in record.get("warnings") or []:
         lines.append(f"note: {warning}")
     lines.append(RECONSTRUCTION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ MAX_TAG = 40
 TAG = re.compile(rf"[^\s#,:|()!\"<>=*]{{1,{MAX_TAG}}}")
 """What a tag may be: a word that the filter language can name."""
 MAX_NOTE = 20_000
+_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _serial = itertools.count()
 
 
@@ -89,12 +91,13 @@ def parse_tags(text: str) -> tuple[str, ...]:
 
 
 def clean_note(text: str) -> str:
-    """A note as it is kept: without blanks around it; line ends as ``\\n``.
+    """A note as it is kept: line ends as ``\\n``, no blanks around it, no controls and bidi overrides in it.
 
     Raises:
         UsageError: too long.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
+    text = "\n".join(text.expandtabs(4).splitlines())
+    text = "".join(c for c in text if c == "\n" or not (unicodedata.category(c) == "Cc" or c in _BIDI)).strip()
     text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
     if len(text) > MAX_NOTE:
         raise UsageError(f"a note of {len(text):,} characters", f"at most {MAX_NOTE:,}")

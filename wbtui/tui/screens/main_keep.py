@@ -166,6 +166,9 @@ class MainKeep:
         me, editor = self.me, self.editor
         if editor is None or me.opened is None:
             return
+        if not editor.changed:
+            await self._leave_note()
+            return
         site, feature, was = self.site, editor.feature, editor.was
         try:
             text = clean_note(editor.text)

@@ -56,6 +56,8 @@ class NoteEditor(Vertical):
         super().__init__(id="note")
         self.feature = feature
         self.was = text
+        self.at_first = text
+        """The text as the editor shows it, which may join or split lines otherwise."""
         self.warned = False
         self.note: tuple[str, str] = ("", "dim")
 
@@ -67,6 +69,7 @@ class NoteEditor(Vertical):
     def on_mount(self) -> None:
         """Type at the end."""
         area = self.area
+        self.at_first = area.text
         area.move_cursor(area.document.end)
         area.focus()
         self.draw()
@@ -84,7 +87,7 @@ class NoteEditor(Vertical):
     @property
     def changed(self) -> bool:
         """Whether it differs from what was there."""
-        return self.text.strip() != self.was.strip()
+        return self.text != self.at_first
 
     def say(self, text: str, role: str = "warn") -> None:
         """A line in place of the rule, until the next change."""
