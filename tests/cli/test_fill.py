@@ -99,3 +99,26 @@ def test_many_jobs_without_a_service(wbtui: Commands, monkeypatch: pytest.Monkey
     )
     ran = wbtui("compute", "demo", "L3", "--no-daemon", "--analysis", "all")
     assert ran.code == 1 and "L99" in ran.err and "1 of 2 computed" in ran.out
+
+
+def test_each_job_is_named_as_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    from wbtui.cli.fill import Many
+    from wbtui.service.protocol import ComputeRequest
+
+    said = Many([ComputeRequest("demo", f"L{n}", {}, "/c", analysis="attention") for n in range(2)], quiet=False)
+    for event in (
+        {"event": "planned", "job": 4, "request": 0},
+        {"event": "planned", "job": 5, "request": 1},
+        {"event": "retry", "job": 5, "reason": "was ended by SIGKILL"},
+        {"event": "job", "job": 4, "state": "done"},
+        {"event": "disconnected"},
+        {"event": "planned", "job": 1, "request": 1},
+        {"event": "job", "job": 1, "state": "failed"},
+    ):
+        said(event)
+    assert capsys.readouterr().err.splitlines() == [
+        "wbtui: L1 attention: second try: was ended by SIGKILL",
+        "wbtui: 1 of 2: L0 attention done",
+        "wbtui: the service has gone; asking again",
+        "wbtui: 2 of 2: L1 attention failed",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,7 @@ def fill(
         if as_json:
             print_json(plan)
         return 0
-    said = Many(len(requests), quiet)
+    said = Many(requests, quiet)
     if executor is not None:
         with DaskWorkers(executor, config.work, device or "auto") as machines:
             said.line(f"{machines.machines} workers at {executor}")
@@ -190,26 +191,40 @@ def fill(
 
 
 class Many:
-    """Progress of many jobs: one line on stderr for each that ends, and for each second try."""
+    """Progress of many jobs on stderr: a line for each that ends and for each second try; on a terminal also one line
+    that says what is under way."""
 
-    def __init__(self, count: int, quiet: bool) -> None:
-        self.count = count
+    def __init__(self, requests: Sequence[ComputeRequest], quiet: bool) -> None:
+        self.names = [f"{request.sae} {request.analysis}" for request in requests]
         self.quiet = quiet
-        self.done = 0
-        self._labels: dict[int, str] = {}
+        self._live = not quiet and sys.stderr.isatty()
+        self._open: dict[int, list[int]] = {}
+        self._done: set[int] = set()
 
     def line(self, text: str) -> None:
         """One line, unless quiet."""
         if not self.quiet:
-            click.echo(f"wbtui: {text}", err=True)
+            click.echo(("\r\x1b[K" if self._live else "") + f"wbtui: {text}", err=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event."""
-        if event["event"] == "retry":
-            self.line(f"second try: {event.get('reason', '')}")
-        elif event["event"] == "disconnected":
+        kind, job = event["event"], int(event.get("job", 0))
+        if kind == "planned":
+            self._open.setdefault(job, []).append(event["request"])
+        elif kind == "retry":
+            self.line(f"{self._name(job)}: second try: {event.get('reason', '')}")
+        elif kind == "disconnected":
             self.line("the service has gone; asking again")
-            self.done = 0
-        elif event["event"] == "job" and event.get("state") in ("done", "failed", "cancelled"):
-            self.done += 1
-            self.line(f"{self.done} of {self.count}: {event.get('label', '')} {event['state']}")
+            self._open.clear()
+        elif kind == "job" and event.get("state") in ("done", "failed", "cancelled"):
+            self._done |= set(self._open.get(job, []))
+            self.line(f"{len(self._done)} of {len(self.names)}: {self._name(job)} {event['state']}")
+        elif kind == "progress" and self._live and event.get("state") == "running":
+            eta = event.get("eta")
+            left = f", {duration(float(eta))} left" if isinstance(eta, (int, float)) else ""
+            share = 100 * float(event.get("fraction") or 0.0)
+            text = f"{len(self._done)} of {len(self.names)} done; {self._name(job)} {share:.0f} %{left}"
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+    def _name(self, job: int) -> str:
+        return ", ".join(self.names[n] for n in self._open.get(job, [])) or f"job {job}"

@@ -104,7 +104,7 @@ class LocalRunner:
 
     def _ask(self, request: protocol.ComputeRequest) -> dict[str, Any]:
         planned = planning.plan(self._planner, request.wish())
-        label = f"{request.model}@{request.sae}"
+        label = request.label
         job = self.engine.scheduler.add_job(
             planned, Priority.named(request.priority), _OWNER, time.monotonic(), label=label, around=request.around
         )

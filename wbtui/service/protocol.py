@@ -271,6 +271,12 @@ class ComputeRequest:
             raise UsageError("a match without another SAE", "other: the address of one")
         return request
 
+    @property
+    def label(self) -> str:
+        """What people read of the job."""
+        layer = "" if self.layer is None else f" of L{self.layer}"
+        return f"{self.model}@{self.sae}" + ("" if self.analysis == "tokens" else f" {self.analysis}{layer}")
+
     def plan_request(self) -> dict[str, Any]:
         """Whose numbers, and where they are kept: what ``row`` takes too."""
         return {"model": self.model, "sae": self.sae, "definition": self.definition, "cache": self.cache}

@@ -39,7 +39,8 @@ def describe(
             work = known[running.unit.of]
             whole = max(whole, running.share)
             done[work.id] += rows
-            rates_of(work).hint(work.planned.analysis, rows, now - running.since)
+            if running.share >= 0.2:  # before that, the reading of weights would be taken for the work's speed
+                rates_of(work).hint(work.planned.analysis, rows, now - running.since)
             now_at = work.planned.analysis
     shown = summary(products) if job.live else job.summary
     total = sum(p["rows"] for p in shown)

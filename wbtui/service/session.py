@@ -216,7 +216,7 @@ class Session:
         """``compute``: plan, queue, and say what there will be."""
         wish = protocol.ComputeRequest.from_fields(request.fields)
         planned = await self.daemon.plan(wish.wish())
-        label = f"{wish.model}@{wish.sae}"
+        label = wish.label
         priority = Priority.named(wish.priority)
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()
         job = scheduler.add_job(planned, priority, self.name, now, label=label, around=wish.around)
