@@ -56,6 +56,16 @@ def test_a_plan_is_printed_and_nothing_done(wbtui: Commands) -> None:
     assert wbtui("compute", "demo", "L3", "--dry-run").out.count("complete") == 1
 
 
+def test_a_release_is_a_folder_or_a_name(wbtui: Commands, tmp_path: Path) -> None:
+    here = Path(find_sae(find_model("demo"), "L0").path).parent
+    assert (
+        wbtui("compute", "demo", "--release", str(here), "--dry-run", "--json").out
+        == wbtui("compute", "demo", "--release", here.name, "--dry-run", "--json").out
+    )
+    ran = wbtui("compute", "demo", "--release", str(tmp_path), "--dry-run")
+    assert ran.code == 2 and "no SAE below it" in ran.err
+
+
 def test_time_from_what_was_measured() -> None:
     assert Bill(flops=10.0).seconds() is None and Bill().seconds() == 0.0
     assert Bill(flops=10.0, measured_flops=5.0, measured_seconds=2.0).seconds(2) == pytest.approx(2.0)

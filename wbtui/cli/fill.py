@@ -25,34 +25,38 @@ if TYPE_CHECKING:
 def saes_of(model: ModelInfo, sae: str | None, release: str | None) -> list[SaeInfo]:
     """The SAEs that a command means: one, those of a release, or all that are known of the model.
 
-    A release is a folder of SAEs, or the name of a folder (or of a catalogued release) that SAEs lie below.
+    A release is a folder of SAEs (a path), a published one of the registry (those of it that are on this disk), or the
+    name of a folder that known SAEs lie below.
 
     Raises:
         UsageError: none.
     """
-    from wbtui.catalog.saes import find_sae, list_saes
+    from wbtui.address import is_path
+    from wbtui.catalog.registry import releases_of
+    from wbtui.catalog.saes import find_sae, list_saes, walk
 
     if sae is not None:
         return [find_sae(model, sae)]
+    if release is not None and is_path(release):
+        folder = Path(release).expanduser()
+        inside = [str(c.path) + (f":{c.entry}" if c.entry else "") for c in walk(folder)]
+        if not inside:
+            raise UsageError(f"{release}: no SAE below it", "a folder of SAE folders")
+        return [find_sae(model, path if is_path(path) else f"./{path}") for path in inside]
     known = list_saes(model)
-    if release is not None:
-        folder = Path(release).expanduser().absolute()
-        chosen = [
-            s
-            for s in known
-            if getattr(s, "release", None) == release
-            or release in Path(s.path).parts
-            or folder in Path(s.path).absolute().parents
-        ]
-        if not chosen:
-            names = sorted({Path(s.path).parent.name for s in known})
-            raise UsageError(
-                f"release {release!r} of {model.name}", "one of " + (", ".join(names) or "none known here")
-            )
-        return chosen
-    if not known:
+    if not known and release is None:
         raise UsageError(f"{model.name}: no SAE is known here", "at least one", f"`wbtui saes {model.name}`")
-    return known
+    if release is None:
+        return known
+    chosen = [s for s in known if s.name.startswith(f"{release}/") or release in Path(s.path).parts]
+    if not chosen:
+        published = {item.name for item in releases_of(model.name)}
+        if release in published:
+            do = f"`wbtui saes {model.name} --release {release}` lists them, `wbtui download` fetches one"
+            raise UsageError(f"release {release}: none of its SAEs is on this disk", "at least one", do)
+        names = sorted({s.name.partition("/")[0] if "/" in s.name else Path(s.path).parent.name for s in known})
+        raise UsageError(f"release {release!r} of {model.name}", "one of " + (", ".join(names) or "none known here"))
+    return chosen
 
 
 def requests_of(
