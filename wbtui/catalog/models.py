@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         WeightsError: not there, too large, not JSON, not an object.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device would never end
+            raise WeightsError(f"{path}: not a regular file", what)
+        size = found.st_size
         if size > MAX_CONFIG_BYTES:
             raise WeightsError(f"{path}: {size} bytes", f"{what} of at most {MAX_CONFIG_BYTES} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))

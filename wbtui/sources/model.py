@@ -93,10 +93,12 @@ def norm_gain(ckpt: Checkpoint, name: str) -> torch.Tensor:
     """A norm's effective gain ``[d_model]`` in float32: the weight, plus one where the model adds one (methods 3.1).
 
     Raises:
-        WeightsError: no such tensor, or of another width.
+        WeightsError: no such tensor, of another width, or not finite.
     """
-    weight = ckpt.tensor(name, (ckpt.dims.d_model,))
-    return weight.to(torch.float32, copy=True) + ckpt.architecture.gain_offset
+    gain = ckpt.tensor(name, (ckpt.dims.d_model,)).to(torch.float32, copy=True) + ckpt.architecture.gain_offset
+    if not bool(torch.isfinite(gain).all()):
+        raise WeightsError(f"{ckpt.folder}: {name} is not finite", "finite weights", "copy or download the file again")
+    return gain
 
 
 def _bias(ckpt: Checkpoint, weight_name: str, width: int) -> torch.Tensor | None:
