@@ -14,6 +14,8 @@ from wbtui.errors import UsageError
 @cli.command()
 @click.argument("where", nargs=-1, required=True, metavar="ADDRESS")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.option("--direction", "vector", help="A vector of yours instead: FILE.npy, or FILE.safetensors:NAME.")
+@click.option("--at", help="Where the vector lives in the stream: L3.resid_post, L3.resid_mid, L0.resid_pre.")
 @click.option("--no-compute", is_flag=True, help="Fail instead of computing what is missing.")
 @definition_option
 @work_options
@@ -22,6 +24,8 @@ def show(
     ctx: click.Context,
     where: tuple[str, ...],
     as_json: bool,
+    vector: str | None,
+    at: str | None,
     no_compute: bool,
     definition: str,
     device: str | None,
@@ -31,9 +35,20 @@ def show(
 ) -> None:
     """Show a feature (MODEL@SAE#FEATURE) or the summary of an SAE (MODEL@SAE), computing what is missing.
 
-    MODEL alone lists its SAEs.
+    MODEL alone lists its SAEs; MODEL --direction V.npy --at L3.resid_post shows a vector of yours: its words, heads
+    and neighbours, by the code and the noise that features are judged by.
     """
     address = address_of(where, sae=False)
+    if vector is not None:
+        from wbtui.cli.direction import show_direction
+
+        show_direction(
+            address, vector, at, as_json=as_json, compute=not no_compute, quiet=quiet, definition=definition,
+            device=device, no_daemon=no_daemon, timeout=timeout,
+        )  # fmt: skip
+        return
+    if at is not None:
+        raise UsageError(f"--at {at} without a vector", "--direction FILE with it")
     if address.sae is None:
         from wbtui.cli.listing import saes
 
@@ -58,7 +73,7 @@ def show(
     if as_json:
         print_json(record)
     else:
-        from wbtui.cli.card import render
+        from wbtui.features.card_text import render
 
         click.echo(render(table, address.feature))
 

@@ -220,3 +220,11 @@ def write(path: Path, rows: Sequence[Row], columns: Sequence[str], answer: Row) 
 def edge_rows(answer: Row) -> list[dict[str, Any]]:
     """All edges of an ``edges`` answer in one list, up first, each with the list that it is of."""
     return [{**row, "list": name} for name in ("up", "down", "heads") for row in answer[name]["edges"]]
+
+
+def free_name(folder: Path, stem: str, ending: str) -> Path:
+    """A name that no file has yet: ``STEM.csv``, then ``STEM-2.csv`` …"""
+    path, count = folder / (stem + ending), 2
+    while path.exists():
+        path, count = folder / f"{stem}-{count}{ending}", count + 1
+    return path

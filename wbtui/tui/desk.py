@@ -58,6 +58,8 @@ class Desk:
         self._reader: asyncio.Task[None] | None = None
         self._rows: dict[int, asyncio.Task[None]] = {}
         self._pages: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._parts: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._tickets = 0
         self.state = "unknown"
         """``unknown``, ``starting``, ``up``, ``down``, ``other version``."""
         self.line = ""
@@ -107,7 +109,11 @@ class Desk:
 
     def _take(self, client: ClientLike, event: dict[str, Any]) -> None:
         kind = event.get("event")
-        if kind == "connected":
+        if kind == "part":
+            on_part = self._parts.get(str(event.get("ticket")))
+            if on_part is not None and isinstance(event.get("part"), dict):
+                on_part(event["part"])
+        elif kind == "connected":
             self.jobs = {j["job"]: j for j in event.get("jobs", []) if isinstance(j.get("job"), int)}
             self.devices = [d for d in event.get("devices", []) if isinstance(d, dict)]
             if client is self._client:
@@ -195,6 +201,28 @@ class Desk:
         job = self.jobs.setdefault(answer["job"], {"job": answer["job"], "state": "queued", "fraction": 0.0})
         job.update({k: v for k, v in answer.items() if k != "products"})
         return dict(job)
+
+    async def ask(
+        self,
+        opened: Opened,
+        what: str,
+        args: dict[str, Any],
+        on_part: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """A question about every feature (:mod:`wbtui.compute.ask`); a call that is cancelled takes it back.
+
+        Raises:
+            WbtuiError: no service, or what the question says.
+        """
+        self._tickets += 1
+        ticket = f"app {self._tickets}"
+        if on_part is not None:
+            self._parts[ticket] = on_part
+        try:
+            answer = await self._call("ask", **self._place(opened), what=what, args=args, ticket=ticket)
+            return dict(answer["answer"])
+        finally:
+            self._parts.pop(ticket, None)
 
     @property
     def asking(self) -> bool:

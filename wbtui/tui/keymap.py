@@ -135,6 +135,27 @@ MAIN: tuple[Key, ...] = (
         "depth",
         8,
     ),
+    Key(
+        "ask",
+        ("f",),
+        "f",
+        "ask",
+        "find by direction, over all features: w:word, w:{a,b}-{c}, r:word, dir:v.npy@L3.resid_post, like:demo@L3#7",
+        "find",
+        "ask",
+        6,
+    ),
+    Key(
+        "edges",
+        ("E",),
+        "E",
+        "edges",
+        "what could feed the feature and what could read it, directly and through heads",
+        "look",
+        "edges",
+        9,
+    ),
+    Key("flow", ("W",), "W", "flow", "where the feature comes from and goes to, layer by layer", "look", "flow", 10),
     Key("focus", ("tab", "shift+tab"), "Tab", "focus_next_panel", "keys go to the card or back to the table", "look"),
     Key(
         "tokens",
@@ -414,6 +435,46 @@ NOTE: tuple[Key, ...] = (
     Key("note-line", ("ctrl+j", "shift+enter"), "^j", "new_line", "a new line", "note", "new line", 2),
     Key("note-leave", ("escape",), "Esc", "leave", "leave; asked once more if it changed", "note", "back", 0),
 )
+ANSWER: tuple[Key, ...] = (
+    Key("answer-down", ("j", "down"), "j ↓", "down", "down", "find and edges"),
+    Key("answer-up", ("k", "up"), "k ↑", "up", "up", "find and edges"),
+    Key("answer-page-down", ("pagedown", "ctrl+d"), "PgDn", "page(1)", "a page down", "find and edges"),
+    Key("answer-page-up", ("pageup", "ctrl+u"), "PgUp", "page(-1)", "a page up", "find and edges"),
+    Key("answer-top", ("g", "home"), "g Home", "edge(0)", "the first row", "find and edges"),
+    Key("answer-bottom", ("G", "end"), "G End", "edge(1)", "the last row", "find and edges"),
+    Key("answer-open", ("enter",), "⏎", "open", "go to the feature; [ leads back", "find and edges", "go to", 1),
+    Key("answer-ask", ("f",), "f", "ask", "ask another question", "find and edges", "ask", 3),
+    Key("answer-layers", ("A",), "A", "layers", "one SAE, or one of every hook of the model", "find and edges",
+        "layers", 4),
+    Key("answer-edges", ("E", "right"), "E →", "edges", "the edges of the feature under the arrow", "find and edges",
+        "its edges", 5),
+    Key("answer-back-edge", ("left_square_bracket", "left"), "[ ←", "history(-1)", "back to the feature before",
+        "find and edges", "back", 6),
+    Key("answer-forward", ("right_square_bracket",), "]", "history(1)", "forward again", "find and edges"),
+    Key("answer-sort", ("s",), "s", "sort", "order by the next column", "find and edges", "sort", 7),
+    Key("answer-reverse", ("r",), "r", "reverse", "the order the other way round", "find and edges"),
+    Key("answer-filter", ("slash",), "/", "filter", "filter the rows: rank<=5, tail<.001, layer=3, a word, semantic",
+        "find and edges", "filter", 2),
+    Key("answer-mark", ("m", "space"), "m Spc", "mark", "mark or unmark, step down", "find and edges", "mark", 8),
+    Key("answer-export", ("x",), "x", "export", "write marked rows, or all shown, as CSV", "find and edges",
+        "export", 9),
+    Key("answer-copy", ("y",), "y", "copy", "copy the address", "find and edges"),
+    Key("answer-glossary", ("D",), "D", "glossary", "what every number means", "find and edges", "define", 10),
+    Key("answer-help", ("question_mark", "f1"), "?", "help", "all keys", "find and edges", "help", 11),
+    Key("answer-back", ("escape", "q"), "Esc", "back", "stop what is asked; leave", "find and edges", "leave", 0),
+)  # fmt: skip
+FLOW: tuple[Key, ...] = (
+    Key("flow-down", ("j", "down"), "j ↓", "down", "down", "flow"),
+    Key("flow-up", ("k", "up"), "k ↑", "up", "up", "flow"),
+    Key("flow-open", ("enter",), "⏎", "open", "go to the feature; [ leads back", "flow", "go to", 1),
+    Key("flow-which", ("tab",), "Tab", "which", "which threshold ← → moves: r, m or a", "flow", "threshold", 2),
+    Key("flow-less", ("left",), "←→", "shift_bar(-1)", "the threshold lower; → higher", "flow", "move it", 3),
+    Key("flow-more", ("right",), "→", "shift_bar(1)", "the threshold higher", "flow"),
+    Key("flow-reset", ("0",), "0", "reset", "thresholds back to 0.5, 0.25, 0.25", "flow", "reset", 4),
+    Key("flow-export", ("x",), "x", "export", "write the chain as SVG and JSON", "flow", "export", 5),
+    Key("flow-help", ("question_mark", "f1"), "?", "help", "all keys", "flow", "help", 6),
+    Key("flow-back", ("escape", "q", "W"), "Esc", "back", "back", "flow", "back", 0),
+)
 TYPED = ("start", "columns", "export", "note")
 """Contexts with a line of text in focus."""
 CONTEXTS: dict[str, tuple[Key, ...]] = {
@@ -426,6 +487,8 @@ CONTEXTS: dict[str, tuple[Key, ...]] = {
     "population": POPULATION,
     "heads": HEADS,
     "depth": DEPTH,
+    "answer": ANSWER,
+    "flow": FLOW,
     "reading": READING,
 }
 

@@ -27,6 +27,7 @@ from wbtui.tui.draw.population import Population
 from wbtui.tui.facts import meaning_of, short_name, state_of
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_actions import MainActions
+from wbtui.tui.screens.main_ask import MainAsk
 from wbtui.tui.screens.main_keep import MainKeep
 from wbtui.tui.screens.main_states import empty_lines, first_run_lines, waiting_lines
 from wbtui.tui.screens.main_work import MainWork
@@ -44,7 +45,7 @@ HELD = 0.13
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
 
 
-class MainScreen(MainActions, MainKeep, MainWork, WbScreen):
+class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
     """Draws a :class:`wbtui.tui.state.View`; keys replace it by another."""
 
     CONTEXT = "main"

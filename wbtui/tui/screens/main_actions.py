@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from wbtui.address import Address, parse_address
 from wbtui.errors import UsageError, WbtuiError
+from wbtui.features.asking import is_asked
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.clipboard import copy_text
@@ -135,8 +136,10 @@ class MainActions:
         entry.placeholder = (
             "semantic  z_max>6  island  kind!=none …"
             if kind == "filter"
-            else "120, L4, L4#12, or an address (demo@L3#120)"
+            else "120, L4, L4#12, an address (demo@L3#120), or a vector: dir:v.npy@L3.resid_post"
             if kind == "jump"
+            else "w:word  w:{a,b}-{c}  r:word  dir:v.npy@L3.resid_post  like:demo@L3#7"
+            if kind == "ask"
             else "todo people …"
         )
         entry.cursor_position = len(text)
@@ -159,7 +162,9 @@ class MainActions:
         """The filter works while it is typed."""
         me = self.me
         event.stop()
-        if me.typing == "filter":
+        if me.typing == "filter" and is_asked(event.value):
+            self.answer(cut([("⏎ finds by direction", "dim")], 28))
+        elif me.typing == "filter":
             me.set_view(st.set_filter(me.view, event.value))
         elif me.notice[0]:
             self.notify_line("")
@@ -168,7 +173,9 @@ class MainActions:
         """Enter in the bar."""
         event.stop()
         me = self.me
-        if me.typing == "filter":
+        if me.typing == "ask" or (me.typing in ("filter", "jump") and is_asked(event.value)):
+            me.submit_question(event.value)
+        elif me.typing == "filter":
             if not (me.arranged and me.arranged.error and me.arranged.filter == me.view.filter):
                 self.close_bar()
         elif me.typing == "tag":
