@@ -451,6 +451,8 @@ ANSWER: tuple[Key, ...] = (
     Key("answer-back-edge", ("left_square_bracket", "left"), "[ ←", "history(-1)", "back to the feature before",
         "find and edges", "back", 6),
     Key("answer-forward", ("right_square_bracket",), "]", "history(1)", "forward again", "find and edges"),
+    Key("answer-lists", ("tab",), "Tab", "lists", "edges: the strongest of every list, or up, down, heads alone",
+        "find and edges", "lists", 5),
     Key("answer-sort", ("s",), "s", "sort", "order by the next column", "find and edges", "sort", 7),
     Key("answer-reverse", ("r",), "r", "reverse", "the order the other way round", "find and edges"),
     Key("answer-filter", ("slash",), "/", "filter", "filter the rows: rank<=5, tail<.001, layer=3, a word, semantic",

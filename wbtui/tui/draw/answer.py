@@ -14,7 +14,7 @@ from wbtui.features.flow_text import bar, cosine_text, missing_modules, sentence
 from wbtui.tui.draw.line import Line, cut, wrap
 
 Row = Mapping[str, Any]
-WIDTHS = {"score": 7, "cosine": 6, "z": 6, "tail": 7, "rank": 5, "weight": 8, "share": 7, "via": 7}
+WIDTHS = {"score": 7, "cosine": 6, "z": 6, "tail": 7, "rank": 6, "weight": 8, "share": 7, "via": 7}
 HEADS = {"score": "score", "cosine": "cos", "z": "z", "tail": "tail", "rank": "rank", "weight": "weight",
          "share": "share", "via": "via"}  # fmt: skip
 FIND_COLUMNS = ("score", "cosine", "z", "tail", "rank")
@@ -146,19 +146,21 @@ def totals_line(answer: Row) -> str:
 
 def flow_rows(answer: Row, at: int, width: int) -> list[Line]:
     """A chain, first layer first; what lies beyond a cut is dim and marked so."""
-    wide = width >= 110
-    size = 20 if wide else 12
+    size, name = (20, 16) if width >= 110 else (8, 11)
+    # a module that has no SAE here has no column
+    cosines = ["r", *(k for k in ("m", "a") if k.upper() in answer["modules"])]
+    heads = " ".join(f"{k:>5}" for k in cosines)
     out: list[Line] = [
-        cut([(f"   {'feature':<16}{'step':<{size + 6}}    r     m     a   {'class':<24}words", "head")], width)
+        cut([(f"   {'feature':<{name}}{'step':<{size + 6}}{heads}   {'class':<24}words", "head")], width)
     ]
     for i, node in enumerate(answer["nodes"]):
         here, held = node["step"] == 0, node["held"]
         ink = "text" if held else "dim"
         step = "▸ this one" if here else f"{bar(node['cosine'], size)} {node['cosine']:.2f}"
         line: Line = [("▸ " if i == at else "  ", "strong"), (" " if held else "╎", "dim")]
-        line.append((fit(safe_token_text(short(node)), 15) + " ", "strong" if i == at or here else ink))
+        line.append((fit(safe_token_text(short(node)), name - 1) + " ", "strong" if i == at or here else ink))
         line.append((fit(step, size + 6), "reads" if held else "dim"))
-        line.append((" ".join(f"{cosine_text(node[k]):>5}" for k in ("r", "m", "a")) + "   ", ink))
+        line.append((" ".join(f"{cosine_text(node[k]):>5}" for k in cosines) + "   ", ink))
         unknown = node["class"].startswith("unknown")
         line.append((fit("first dictionary" if unknown else node["class"], 24), ink))
         line.append((words_text(node["words"], 6), "writes" if held else "dim"))

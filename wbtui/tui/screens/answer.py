@@ -20,6 +20,7 @@ from wbtui.tui import keymap
 from wbtui.tui.clipboard import copy_text
 from wbtui.tui.draw import frame
 from wbtui.tui.draw.answer import (
+    LISTS,
     columns_for,
     detail_lines,
     header,
@@ -92,6 +93,8 @@ class AnswerScreen(WbScreen):
         self.top = 0
         self.sort, self.falling = ("", True) if self.edges else ("score", True)
         self.filter_text = ""
+        self.only = ""
+        """The one list of edges that is shown; empty: the strongest of each."""
         self.marks: set[tuple[str, str]] = set()
         self.notice: tuple[str, str] = ("", "dim")
         self.pending = False
@@ -125,8 +128,11 @@ class AnswerScreen(WbScreen):
         self.ask()
 
     def fit(self) -> None:
-        """Draw for the present size."""
-        self.draw()
+        """Draw for the present size; how many rows of each list there are depends on it."""
+        if self.edges and self.found:
+            self.rearrange()
+        else:
+            self.draw()
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
@@ -183,6 +189,11 @@ class AnswerScreen(WbScreen):
         else:
             if self.typing == "filter":
                 self.notice = ("", "dim")
+        if self.edges and self.only:
+            rows = [row for row in rows if row["list"] == self.only]
+        elif self.edges and not self.sort and not self.filter_text:
+            each = max(3, self.height // len(LISTS))
+            rows = [row for name in LISTS for row in [r for r in rows if r["list"] == name][:each]]
         under = self.key(self.rows[self.at]) if self.at < len(self.rows) and self.at else None
         self.rows = answers.ordered(rows, self.sort, self.falling) if self.sort else rows
         keys = [self.key(row) for row in self.rows]
@@ -236,7 +247,8 @@ class AnswerScreen(WbScreen):
             left: Line = [(f" {text}", "dim")]
         else:
             left = [(" " + (totals_line(self.answer) if self.edges else meaning_line(self.answer)), "text")]
-        count = f"{len(self.rows):,} of {len(self.found):,}" if self.filter_text else f"{len(self.found):,} rows"
+        some = len(self.rows) < len(self.found)
+        count = f"{len(self.rows):,} of {len(self.found):,} rows" if some else f"{len(self.found):,} rows"
         right: Line = [(f"  {count}", "text")]
         if self.filter_text:
             right.append((f"  / {self.filter_text}", "strong"))
@@ -338,6 +350,14 @@ class AnswerScreen(WbScreen):
         if not self.edges:
             self.all_layers = not self.all_layers
             self.ask()
+
+    def action_lists(self) -> None:
+        """The strongest of every list, or one list alone."""
+        if self.edges:
+            names = ["", *LISTS]
+            self.only = names[(names.index(self.only) + 1) % len(names)]
+            self.at = 0
+            self.rearrange()
 
     def action_sort(self) -> None:
         """The next column."""
