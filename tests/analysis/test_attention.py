@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tests.analysis import attention_reference as reference
 from wbtui import schema_attention as schema
 from wbtui.analysis.attention import Head, closed_forms, partners, project, scaled
+from wbtui.analysis.attention_pairs import ColumnSums, Softmax, query_pass
 from wbtui.analysis.attention_record import (
     Usual,
     feature_record,
@@ -238,3 +240,48 @@ def test_scales() -> None:
             again, _, fine = scaled(d * factor, AttentionDefinition(), centre)
             assert fine.all()
             torch.testing.assert_close(again, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 4.0])
+@pytest.mark.parametrize(("n", "m", "tile"), [(64, 40, 32), (100, 3000, 32), (130, 1024, 64), (37, 1025, 128)])
+def test_the_core_of_the_pass_is_the_whole_pass_without_partners(n: int, m: int, tile: int, softcap: Any) -> None:
+    """Sizes that the tile, the group of 32 rows and the chunk of 1,024 columns divide, and that they do not."""
+    q, k = random(n, 8, seed=1), random(m, 8, seed=2)
+    terms = torch.zeros(n), torch.zeros(m)
+    softmax = Softmax(softcap, False)
+    whole_columns, core_columns = ColumnSums(m, CPU), ColumnSums(m, CPU)
+    whole = query_pass(q, terms[0], k, terms[1], softmax, TileBuffer(), tile=tile, columns=whole_columns)
+    core = query_pass(q, terms[0], k, terms[1], softmax, TileBuffer(), tile=tile, columns=core_columns, partners=False)
+    assert set(core) == {"mean_abs", "max", "log_z"}
+    for name, values in core.items():
+        assert torch.equal(values, whole[name]), name
+    for name in ("abs", "received", "max"):
+        assert torch.equal(getattr(core_columns, name), getattr(whole_columns, name)), name
+    dense = q.double() @ k.double().T
+    logits = dense if softcap is None else softcap * torch.tanh(dense / softcap)
+    torch.testing.assert_close(core["mean_abs"], dense.abs().mean(1), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(core["log_z"], logits.logsumexp(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(core_columns.abs, dense.abs().sum(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(core_columns.received, logits.softmax(1).sum(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(core_columns.max.double(), dense.amax(0), rtol=1e-5, atol=1e-6)
+    assert torch.equal(whole_columns.argmax, dense.argmax(0))
+
+
+def test_equal_maxima_of_a_column_go_to_the_first_row() -> None:
+    """Also across tiles: rows 10 and 70 are one query."""
+    q, k = random(96, 8, seed=1), random(50, 8, seed=2)
+    q[10] = 5 * q[10]
+    q[70] = q[10]
+    columns = ColumnSums(50, CPU)
+    query_pass(q, torch.zeros(96), k, torch.zeros(50), Softmax(None, False), TileBuffer(), tile=32, columns=columns)
+    best = (q.double() @ k.double().T).argmax(0)
+    assert 10 in best.tolist()
+    assert 70 not in columns.argmax.tolist()
+    assert torch.equal(columns.argmax, torch.where(best == 70, 10, best))
+
+
+def test_denormals_are_as_they_were_after_a_pass() -> None:
+    q = random(32, 8, seed=1)
+    tiny = torch.tensor(1e-30) * torch.tensor(1e-10)
+    query_pass(q, torch.zeros(32), q, torch.zeros(32), Softmax(None, False), TileBuffer())
+    assert torch.tensor(1e-30) * torch.tensor(1e-10) == tiny > 0

@@ -7,20 +7,24 @@ Scores are uncapped and without biases; the softcap and the biases act inside th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.streaming import CHUNK, CHUNK_DEVICE, Stop, TileBuffer, padded, poll, top_k
+from wbtui.analysis.streaming import CHUNK_DEVICE, Stop, TileBuffer, padded, poll, top_k
 from wbtui.analysis.tokens import Progress
 
 GROUP = 32
 TILE = 128
 TOP = 5
+WIDTH = 1024
+"""Columns of a chunk on a CPU: of 128 rows half a megabyte, so that chunk and scratch stay in a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +71,71 @@ class ColumnSums:
         self.received = torch.zeros(m, dtype=torch.float64, device=device)
         self.max = torch.full((m,), -math.inf, device=device)
         self.argmax = torch.zeros(m, dtype=torch.int64, device=device)
+        self._first = torch.zeros(m, dtype=torch.int64, device=device)
 
-    def best(self, scores: Tensor, first: int) -> None:
-        """Take a tile's column maxima; of equal ones the first row stays."""
+    def best(self, a: int, b: int, scores: Tensor, first: int) -> None:
+        """Take the column maxima of ``scores``, which are columns a to b of the tile of queries that begins at
+        ``first``; of equal ones the first tile stays."""
         top = scores.amax(0)
-        better = (top > self.max).nonzero().flatten()
-        if not len(better):
-            return
-        self.max[better] = top[better]
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
-        hit = torch.where(scores[:, better] == top[better], rows, len(scores))
-        self.argmax[better] = hit.amin(0) + first
+        better = top > self.max[a:b]
+        torch.where(better, top, self.max[a:b], out=self.max[a:b])
+        self._first[a:b].masked_fill_(better, first)
+
+    def locate(self, q: Tensor, k: Tensor, tile: int, buffer: TileBuffer, stop: Stop | None = None) -> None:
+        """Find the rows of the maxima, once the pass is over: one more product of each key with the one tile of
+        queries that holds its maximum (``tile / n`` of the pass), instead of a search in every tile."""
+        for first in self._first.unique().tolist():
+            poll(stop)
+            mine = (self._first == first).nonzero().flatten()
+            scores = _product(q[first : first + tile], k[mine], buffer)
+            rows = torch.arange(len(scores), device=scores.device)[:, None]
+            hit = torch.where(scores == scores.amax(0), rows, len(scores))
+            self.argmax[mine] = hit.amin(0) + first
 
 
 def _chunks(x: Tensor) -> list[tuple[int, int]]:
-    width = CHUNK if x.device.type == "cpu" else CHUNK_DEVICE
+    width = WIDTH if x.device.type == "cpu" else CHUNK_DEVICE
     return [(a, min(x.shape[1], a + width)) for a in range(0, x.shape[1], width)]
 
 
-def _groups(t: int) -> list[tuple[int, int]]:
-    return [(a, min(t, a + GROUP)) for a in range(0, t, GROUP)]
+@contextlib.contextmanager
+def _flushed() -> Iterator[None]:
+    """Treat numbers below 1e-38 as zero in this thread: far down a softmax they cost a CPU up to ten times as much."""
+    before = _is_flushing()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _is_flushing() -> bool:
+    return not bool((torch.tensor(1e-30) * torch.tensor(1e-10)) > 0)
+
+
+def _group_sums(x: Tensor) -> Tensor:
+    """Column sums ``[m]`` fp64 of ``x [t, m]``: fp32 within groups of 32 rows, fp64 across."""
+    t, m = x.shape
+    whole = t // GROUP * GROUP
+    out = torch.zeros(m, dtype=torch.float64, device=x.device)
+    if whole:
+        out += x[:whole].unflatten(0, (-1, GROUP)).sum(1).double().sum(0)
+    if whole < t:
+        out += x[whole:].sum(0).double()
+    return out
+
+
+def _weighted_group_sums(x: Tensor, weights: Tensor) -> Tensor:
+    """The same of rows that are first multiplied by ``weights [t]``."""
+    t, m = x.shape
+    whole = t // GROUP * GROUP
+    out = torch.zeros(m, dtype=torch.float64, device=x.device)
+    if whole:
+        rows = weights[:whole].view(-1, 1, GROUP)
+        out += torch.bmm(rows, x[:whole].unflatten(0, (-1, GROUP)))[:, 0].double().sum(0)
+    if whole < t:
+        out += torch.mv(x[whole:].T, weights[whole:]).double()
+    return out
 
 
 def _product(rows: Tensor, others: Tensor, buffer: TileBuffer) -> Tensor:
@@ -99,18 +148,27 @@ def _product(rows: Tensor, others: Tensor, buffer: TileBuffer) -> Tensor:
     return out[:t]
 
 
-def _abs_sums(scores: Tensor, buffer: TileBuffer, columns: ColumnSums | None) -> Tensor:
-    """Row sums of |scores| ``[t]`` fp64; column sums go to ``columns``."""
+def _sizes(
+    scores: Tensor, buffer: TileBuffer, columns: ColumnSums | None, first: int, peaks: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Row sums of |scores| ``[t]`` fp64 and, with ``peaks``, row maxima; column sums and maxima go to ``columns``.
+
+    Chunk by chunk: each is read from memory once, everything else happens in the core's cache.
+    """
     t = len(scores)
     bounds = _chunks(scores)
     sums = torch.empty((t, len(bounds)), device=scores.device)
+    tops = torch.empty((t, len(bounds)), device=scores.device) if peaks else None
     for j, (a, b) in enumerate(bounds):
-        y = torch.abs(scores[:, a:b], out=buffer.get("scratch", t, b - a))
+        chunk = scores[:, a:b]
+        y = torch.abs(chunk, out=buffer.get("scratch", t, b - a))
         torch.sum(y, dim=1, out=sums[:, j])
+        if tops is not None:
+            torch.amax(chunk, dim=1, out=tops[:, j])
         if columns is not None:
-            for low, high in _groups(t):
-                columns.abs[a:b] += y[low:high].sum(0).double()
-    return sums.double().sum(1)
+            columns.abs[a:b] += _group_sums(y)
+            columns.best(a, b, chunk, first)
+    return sums.double().sum(1), None if tops is None else tops.amax(1)
 
 
 def query_pass(
@@ -123,6 +181,7 @@ def query_pass(
     *,
     tile: int = TILE,
     columns: ColumnSums | None = None,
+    partners: bool = True,
     stop: Stop | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
@@ -132,10 +191,12 @@ def query_pass(
         q: ``[n, d]``, score multiplier included; k: ``[m, d]``, turned.
         q_terms: ``[n]``; k_terms: ``[m]``: bias terms.
         tile: queries at once, a multiple of 32.
+        partners: also who the maxima are, the five largest masses and the entropy.
 
     Returns:
-        ``mean_abs``, ``max``, ``top1``, ``top5``, ``conc``, ``log_z`` (log of the partition sum, sink
-        included) fp64 ``[n]`` and ``argmax`` int64 ``[n]``, a row of ``k``.
+        ``mean_abs``, ``max``, ``log_z`` (log of the partition sum, sink
+        included), and with ``partners`` ``top1``, ``top5``, ``conc``
+        fp64 ``[n]`` and ``argmax`` int64 ``[n]``, a row of ``k``.
 
     Raises:
         Cancelled: the stop flag went up.
@@ -143,53 +204,85 @@ def query_pass(
     n, m = len(q), len(k)
     tile = max(GROUP, tile // GROUP * GROUP)
     parts: list[dict[str, Tensor]] = []
-    for a in range(0, n, tile):
-        poll(stop)
-        scores = _product(q[a : a + tile], k, buffer)
-        found = {"mean_abs": _abs_sums(scores, buffer, columns) / m}
-        if columns is not None:
-            columns.best(scores, a)
-        values, index = top_k(scores, TOP)
-        found["max"], found["argmax"] = values[:, 0].double(), index[:, 0]
-        poll(stop)
-        logits = softmax.logits_(scores, q_terms[a : a + tile], k_terms, False)
-        best = top_k(logits, TOP)[0] if softmax.biased else logits.gather(1, index)
-        parts.append(found | _attend(logits, best.double(), softmax, buffer, columns))
-        if progress is not None:
-            progress(min(n, a + tile), n)
+    with _flushed():
+        for a in range(0, n, tile):
+            poll(stop)
+            scores = _product(q[a : a + tile], k, buffer)
+            sums, peaks = _sizes(scores, buffer, columns, a, peaks=not partners)
+            found = {"mean_abs": sums / m}
+            values = peaks[:, None] if peaks is not None else None
+            if partners:
+                values, index = top_k(scores, TOP)
+                found["argmax"] = index[:, 0]
+            assert values is not None
+            found["max"] = values[:, 0].double()
+            poll(stop)
+            parts.append(
+                found | _attend(scores, values, q_terms[a : a + tile], k_terms, softmax, buffer, columns, partners)
+            )
+            if progress is not None:
+                progress(min(n, a + tile), n)
+        if columns is not None and partners:
+            columns.locate(q, k, tile, buffer, stop)
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
 def _attend(
-    logits: Tensor, best: Tensor, softmax: Softmax, buffer: TileBuffer, columns: ColumnSums | None
+    scores: Tensor,
+    values: Tensor,
+    row_terms: Tensor,
+    column_terms: Tensor,
+    softmax: Softmax,
+    buffer: TileBuffer,
+    columns: ColumnSums | None,
+    partners: bool,
 ) -> dict[str, Tensor]:
-    """The softmax of each row, in place: partition, entropy, top masses; its column sums go to ``columns``."""
-    t, m = logits.shape
-    bounds = _chunks(logits)
-    sums = torch.empty((2, t, len(bounds)), device=logits.device)
-    peak = best[:, :1].float()
+    """The softmax of each row of a tile, in place: partition and, with ``partners``, entropy and top masses.
+
+    Args:
+        values: ``[t, k]`` the largest scores of each row, best first. Where biases join, they are sought anew.
+    """
+    t, m = scores.shape
+    bounds = _chunks(scores)
+    sums = torch.empty((2, t, len(bounds)), device=scores.device)
+    if softmax.biased:
+        softmax.logits_(scores, row_terms, column_terms, False)
+        best = (top_k(scores, TOP)[0] if partners else scores.amax(1, keepdim=True)).double()
+        cap = None
+    else:
+        cap = softmax.softcap  # it keeps the order, so the largest scores are the largest logits
+        best = values.double() if cap is None else (values * (1 / cap)).tanh().double() * cap
+    # exp2: torch's CPU exp is several times slower, or worse where it underflows
+    unit = (1.0 if cap is None else cap) / math.log(2.0)
+    # the peak goes first, so that the largest logits keep their digits however large the scores are
+    peak = (best[:, :1] if cap is None else best[:, :1] / cap).float()
     for j, (a, b) in enumerate(bounds):
-        y = torch.sub(logits[:, a:b], peak, out=buffer.get("scratch", t, b - a)).mul_(1 / math.log(2.0))
-        # exp2: torch's CPU exp is four times slower and worse where it underflows
-        e = torch.exp2(y, out=logits[:, a:b])
+        chunk = scores[:, a:b]
+        if cap is not None:
+            chunk.mul_(1 / cap).tanh_()
+        if not partners:
+            e = chunk.sub_(peak).mul_(unit).exp2_()
+            torch.sum(e, dim=1, out=sums[0, :, j])
+            continue
+        y = torch.sub(chunk, peak, out=buffer.get("scratch", t, b - a)).mul_(unit)
+        e = torch.exp2(y, out=chunk)
         torch.sum(e, dim=1, out=sums[0, :, j])
         torch.sum(y.mul_(e), dim=1, out=sums[1, :, j])
-    z, weighted = sums[0].double().sum(1), sums[1].double().sum(1)
+    z = sums[0].double().sum(1)
     over_keys = z.log() + best[:, 0]
     kept = softmax.left_by_sink(over_keys)
     if columns is not None:
-        weights = (kept / z).float()
-        for a, b in bounds:
-            for low, high in _groups(t):
-                columns.received[a:b] += torch.mv(logits[low:high, a:b].T, weights[low:high]).double()
-    entropy = z.log() - math.log(2.0) * weighted / z
-    masses = (best - best[:, :1]).exp() / z[:, None] * kept[:, None]
-    return {
-        "top1": masses[:, 0],
-        "top5": masses.sum(1).clamp_max(1.0),
-        "conc": 1 - entropy / math.log(m) if m > 1 else torch.zeros_like(z),
-        "log_z": softmax.with_sink(over_keys),
-    }
+        columns.received += _weighted_group_sums(scores, (kept / z).float())
+    found = {"log_z": softmax.with_sink(over_keys)}
+    if partners:
+        entropy = z.log() - math.log(2.0) * sums[1].double().sum(1) / z
+        masses = (best - best[:, :1]).exp() / z[:, None] * kept[:, None]
+        found |= {
+            "top1": masses[:, 0],
+            "top5": masses.sum(1).clamp_max(1.0),
+            "conc": 1 - entropy / math.log(m) if m > 1 else torch.zeros_like(z),
+        }
+    return found
 
 
 def key_pass(
@@ -226,7 +319,8 @@ def key_pass(
         poll(stop)
         scores = _product(k[a : a + tile], q, buffer)
         values, index = top_k(scores, 1)
-        found = {"mean_abs": _abs_sums(scores, buffer, None) / m, "max": values[:, 0].double(), "argmax": index[:, 0]}
+        sums, _ = _sizes(scores, buffer, None, a, peaks=False)
+        found = {"mean_abs": sums / m, "max": values[:, 0].double(), "argmax": index[:, 0]}
         if log_z is not None:
             logits = softmax.logits_(scores, k_terms[a : a + tile], q_terms, True)
             logits -= log_z.float()
