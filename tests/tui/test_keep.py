@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
 import unicodedata
 from pathlib import Path
@@ -15,9 +17,13 @@ from textual.widgets import Input
 from tests.tui.place import HOSTILE, Place, screen_text, settled, until
 from tests.tui.test_journeys import type_text
 from wbtui.cli import main as main_command
-from wbtui.notes.store import NoteStore, site_of
+from wbtui.errors import UsageError
+from wbtui.notes.store import NoteStore, Site, site_of
 from wbtui.tui.app import WbtuiApp
 from wbtui.tui.data import load_session
+from wbtui.tui.keeper import Keeper
+from wbtui.tui.rowsets import Marks
+from wbtui.tui.run import usual_view
 from wbtui.tui.screens.main import MainScreen
 
 
@@ -264,3 +270,33 @@ async def test_hostile_notes_and_tags_reach_no_screen_raw(ready: Place, capsys: 
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "#東京" in out
+
+
+def test_the_last_word_on_a_mark_counts(tmp_path: Path) -> None:
+    keeper = Keeper(NoteStore(tmp_path / "n.sqlite"))
+    site = Site("m", "s", "x@y")
+    states = [Marks(), Marks().with_rows(np.arange(5)), Marks().with_rows(np.array([1, 2, 9])), Marks()]
+    for old, new in itertools.pairwise(states):
+        keeper.owe(site, old, new)
+    assert keeper.owed == 6
+    asyncio.run(keeper.flush())
+    assert keeper.owed == 0
+    assert keeper.store.load(site).marks.sum() == 0
+    keeper.owe(site, Marks(), states[2])
+    asyncio.run(keeper.close())
+    assert np.flatnonzero(keeper.store.load(site).marks).tolist() == [1, 2, 9]
+
+
+async def test_a_table_opens_in_the_users_own_order(ready: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WBTUI_SORT", "-evidence,id")
+    monkeypatch.setenv("WBTUI_COLUMNS", "z_max,writes,marked")
+    usual = usual_view()
+    assert usual == ((("writes.evidence", True), ("id", False)), ("id", "writes.z_max", "writes", "marked"))
+    app = ready.app(ready.address(), usual=usual)
+    async with app.run_test(size=(120, 40)) as pilot:
+        main = await settled(pilot)
+        assert main.view.sort == usual[0]
+        assert [cell.name for cell in main.table_view.cells] == ["id", "writes.z_max", "writes", "marked"]
+    monkeypatch.setenv("WBTUI_SORT", "evidenze")
+    with pytest.raises(UsageError, match="setting sort"):
+        usual_view()

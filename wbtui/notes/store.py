@@ -9,6 +9,7 @@ Every change is one short transaction, so several apps may work on one file; a c
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,8 +144,14 @@ class NoteStore:
 
         def change(db: sqlite3.Connection) -> None:
             number = _number_made(db, site)
-            db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?)", ((number, int(f)) for f in added))
-            db.executemany("DELETE FROM marks WHERE sae = ? AND feature = ?", ((number, int(f)) for f in removed))
+            # one statement over a JSON array: SQLite works alone, other threads of the app go on
+            for statement, features in (
+                ("INSERT OR IGNORE INTO marks SELECT ?, value FROM json_each(?)", added),
+                ("DELETE FROM marks WHERE sae = ? AND feature IN (SELECT value FROM json_each(?))", removed),
+            ):
+                listed = [int(f) for f in features]
+                if listed:
+                    db.execute(statement, (number, json.dumps(listed)))
 
         self._change(change)
 

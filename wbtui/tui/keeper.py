@@ -39,13 +39,13 @@ class Keeper:
         self.error = ""
         """Why the last change is not on disk, if so."""
         self._lock = asyncio.Lock()
-        self._owed: dict[Site, dict[int, bool]] = {}
-        """Marks that are not on disk yet: feature -> marked or not."""
+        self._owed: dict[Site, list[tuple[np.ndarray, np.ndarray]]] = {}
+        """Marks that are not on disk yet, in order: which features, and whether marked or not."""
 
     @property
     def owed(self) -> int:
         """Marks that are not on disk."""
-        return sum(map(len, self._owed.values()))
+        return sum(len(_net(changes)[0]) + len(_net(changes)[1]) for changes in self._owed.values())
 
     def owe(self, site: Site, old: Marks, new: Marks) -> None:
         """Note down which marks changed; :meth:`flush` writes them."""
@@ -53,7 +53,7 @@ class Keeper:
         before, after = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
         before[: len(old.bits)], after[: len(new.bits)] = old.bits, new.bits
         changed = np.flatnonzero(before != after)
-        self._owed.setdefault(site, {}).update(zip(changed.tolist(), after[changed].tolist(), strict=True))
+        self._owed.setdefault(site, []).append((changed, after[changed]))
 
     async def flush(self) -> None:
         """Write the marks that are owed; what fails stays owed, and ``error`` says why."""
@@ -77,19 +77,27 @@ class Keeper:
     def _pay(self) -> None:
         owed, self._owed = self._owed, {}
         self.error = ""
-        for site, marks in owed.items():
+        for site, changes in owed.items():
             try:
-                added = [feature for feature, on in marks.items() if on]
-                self.store.set_marks(site, added, [feature for feature, on in marks.items() if not on])
+                added, removed = _net(changes)
+                self.store.set_marks(site, added.tolist(), removed.tolist())
             except WbtuiError as error:
                 self.error = error.line()
-                self._owed[site] = {**marks, **self._owed.get(site, {})}
+                self._owed[site] = [*changes, *self._owed.get(site, [])]
 
     async def close(self) -> str:
         """Write what is owed, for the last time; what could not be kept, in words, or nothing."""
         if self._owed:
             await self.flush()
         return f"{self.owed} marks are not kept: {self.error}" if self._owed else ""
+
+
+def _net(changes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(marked, unmarked) after changes in order: the last word on a feature counts."""
+    last = np.zeros(max((int(rows.max()) + 1 for rows, _ in changes if len(rows)), default=0), dtype=np.int8)
+    for rows, on in changes:
+        last[rows] = np.where(on, 1, 2)
+    return np.flatnonzero(last == 1), np.flatnonzero(last == 2)
 
 
 def rescue(address: str, text: str) -> Path:
