@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import socket
 import types
 from typing import Any
@@ -72,7 +73,10 @@ async def test_a_thousand_hostile_frames_leave_the_daemon_well(running):
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 async def test_a_hundred_thousand_hostile_frames(running):
+    await hostile(running, 1500, seed=5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert await hostile(running, 100_000, seed=4) > 50_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024  # KiB
     async with AsyncClient(autostart=False) as client:
         assert (await client.call("status"))["clients"] == 1
 

@@ -3,6 +3,7 @@ own life. Ctrl-C stops what runs and leaves the finished shards where they are."
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import time
@@ -35,6 +36,7 @@ class LocalRunner:
         self._events: list[Event] = []
         self._answers: dict[tuple[str, int], Outcome] = {}
         self._rows = 0
+        self._ticked = time.monotonic()
         self.engine = Engine(self.config, self._inbox.put, self._events.append, self._answers.__setitem__, workers)
         self._planner = planning.load_planner(self.config.planner)
 
@@ -168,9 +170,10 @@ class LocalRunner:
         self.engine.pump()
         if self._events or self._answers:
             return
-        try:
+        with contextlib.suppress(queue.Empty):
             self._inbox.get(timeout=0.5)()
-        except queue.Empty:
+        if time.monotonic() - self._ticked > 1.0:  # also while other workers have much to say
+            self._ticked = time.monotonic()
             self.engine.tick()
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOut("not done in time")
