@@ -72,7 +72,7 @@ class Header:
 
 
 def read_header(path: Path | str) -> Header:
-    """Read and check the header of a tensor file; ``.npz``, ``.pt`` and ``.pth`` by their names, else safetensors.
+    """Read and check the header of a tensor file: safetensors, ``.npz``, or a zipped ``.pt``.
 
     Args:
         path: the file.
@@ -84,11 +84,12 @@ def read_header(path: Path | str) -> Header:
         WeightsError: not there, truncated, not of its format, overlapping or out-of-file tensors, pickled objects.
     """
     path = Path(path)
-    if path.suffix == ".npz":
+    kind = _container(path)
+    if kind == "npz":
         from wbtui.npzfile import read_npz_header
 
         return read_npz_header(path)
-    if path.suffix in (".pt", ".pth"):
+    if kind == "torch":
         from wbtui.torchfile import read_torch_header
 
         return read_torch_header(path)
@@ -132,6 +133,27 @@ def read_header(path: Path | str) -> Header:
     if not isinstance(metadata, dict):
         metadata = {}
     return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, start, size)
+
+
+def _container(path: Path) -> str:
+    """``safetensors``, ``npz`` or ``torch``: by the name's ending, and of a blob of the Hub cache, which has none, by
+    what is in it.
+
+    Raises:
+        WeightsError: a zip file that is damaged.
+    """
+    known = {".npz": "npz", ".pt": "torch", ".pth": "torch", ".safetensors": "safetensors"}.get(path.suffix)
+    if known is not None:
+        return known
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return "safetensors"
+    except OSError:
+        return "safetensors"  # whose reader says why
+    from wbtui.zipplaces import read_places
+
+    return "torch" if any(name.rpartition("/")[2] == "data.pkl" for name in read_places(path)) else "npz"
 
 
 def _entry(path: Path, name: str, item: object, start: int, size: int) -> TensorEntry:

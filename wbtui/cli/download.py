@@ -37,14 +37,13 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
     done = []
     try:
         with tell:
-            if model != "demo" and not is_path(model):
-                have = on_disk(model)
-                if not have:
-                    done.append(fetch_model(model, tell))
-                elif not as_json and not quiet:
-                    click.echo(f"wbtui: {model} is in the local Hub cache already", err=True)
-            elif sae is None:
-                raise UsageError(f"{model} is on this disk", "a Hub id, or an SAE to fetch for it")
+            if _is_local(model):
+                if sae is None:
+                    raise UsageError(f"{model} is on this disk", "a Hub id, or an SAE to fetch for it")
+            elif not on_disk(model):
+                done.append(fetch_model(model, tell))
+            elif not as_json and not quiet:
+                click.echo(f"wbtui: {model} is in the local Hub cache already", err=True)
             if sae is not None:
                 entry = find_entry(sae) or find_entry(sae.rpartition(":")[0])
                 if entry is not None and sae_on_disk(entry):
@@ -63,6 +62,18 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
         click.echo(
             f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet
         )
+
+
+def _is_local(model: str) -> bool:
+    """Whether a name means the demo or a folder, which no Hub has."""
+    from wbtui.catalog.models import find_model
+
+    if model == "demo" or is_path(model):
+        return True
+    try:
+        return find_model(model).kind == "folder"
+    except WbtuiError:
+        return False
 
 
 class _Lines:

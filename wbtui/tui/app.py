@@ -19,6 +19,7 @@ from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
+from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
 from wbtui.tui.palette import KeyCommands
 from wbtui.tui.plain import AsciiFilter, use_ascii
@@ -90,6 +91,7 @@ class WbtuiApp(App[int]):
         self.first_run = remember and not session_path().exists()
         self.desk = Desk(self._tell, make_client)
         self.keeper = Keeper(notes)
+        self.downloads = Downloads(self._tell)
         self.resume = resume
         self.usual = usual
         self.last_words = ""
@@ -166,6 +168,7 @@ class WbtuiApp(App[int]):
     async def on_unmount(self) -> None:
         """Keep what is owed; say goodbye to the service."""
         self.last_words = " · ".join(filter(None, (self.last_words, await self.keeper.close())))
+        await self.downloads.close()
         await self.desk.close()
 
     def on_exported(self, message: say.Exported) -> None:

@@ -237,8 +237,19 @@ START: tuple[Key, ...] = (
         "last",
         3,
     ),
+    Key(
+        "start-download",
+        ("ctrl+d",),
+        "^d",
+        "download",
+        "download what the cursor is on (registry) into the Hub cache",
+        "start",
+        "download",
+        4,
+    ),
+    Key("start-cancel", ("ctrl+x",), "^x", "cancel_download", "cancel the download; what has arrived is kept", "start"),
     Key("start-help", ("question_mark", "f1"), "?", "help", "all keys", "start", "help", 0),
-    Key("start-quit", ("ctrl+q",), "^q", "quit", "quit (letters go to the filter here)", "start", "quit", 4),
+    Key("start-quit", ("ctrl+q",), "^q", "quit", "quit (letters go to the filter here)", "start", "quit", 5),
 )
 JOBS: tuple[Key, ...] = (
     Key("jobs-down", ("j", "down"), "j ↓", "down", "down", "jobs"),

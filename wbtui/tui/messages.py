@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class DownloadChanged(Message):
+    """A download came on, ended or failed."""
+
+
+@dataclass
 class RowClicked(Message):
     """A row was clicked; ``twice`` opens it."""
 

@@ -1,4 +1,7 @@
-"""The first screen: models on the left, their SAEs with what is computed on the right, a filter at once."""
+"""The first screen: models on the left, their SAEs with what is computed on the right, a filter at once.
+
+Under what is on disk stands what the registry of published SAEs knows; a key downloads it.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,27 @@ from textual.widgets import Input
 
 from wbtui.address import Address
 from wbtui.catalog.models import ModelInfo
-from wbtui.display import fit, safe_token_text
+from wbtui.catalog.registry import Entry as Published
+from wbtui.display import safe_token_text
 from wbtui.tui import keymap
 from wbtui.tui.data import SaeRow, load_session, models, sae_rows
-from wbtui.tui.draw.line import Line, cut, rule, spread
+from wbtui.tui.draw.line import Line, cut, rule
+from wbtui.tui.fetching import download_line
+from wbtui.tui.messages import DownloadChanged
 from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.shelf import (
+    PublishedModel,
+    matching_models,
+    matching_saes,
+    model_lines,
+    published_models,
+    published_saes,
+    sae_lines,
+)
 from wbtui.tui.state import View
 from wbtui.tui.widgets.card import Card
 from wbtui.tui.widgets.entry import Entry
 from wbtui.tui.widgets.lines import Lines
-
-STATES = {"complete": ("●", "mark"), "partial": ("◐", "warn"), "absent": ("○", "dim"), "error": ("!", "error")}
 
 
 class StartScreen(WbScreen):
@@ -46,6 +59,10 @@ class StartScreen(WbScreen):
         self.wanted = model
         self.models: list[ModelInfo] | None = None
         self.saes: dict[str, list[SaeRow]] = {}
+        self.registry: list[PublishedModel] = []
+        self.published: dict[str, list[Published]] = {}
+        self.word = ""
+        """What the last key found out, where it did nothing."""
         self.on_saes = model is not None
         self.at_model = 0
         self.at_sae = 0
@@ -72,20 +89,37 @@ class StartScreen(WbScreen):
     async def _load(self) -> None:
         self.last = await asyncio.to_thread(load_session)
         self.models = await asyncio.to_thread(models)
+        self.registry = await asyncio.to_thread(published_models, self.models)
         if self.wanted is not None:
             self.at_model = next((i for i, m in enumerate(self.models) if m.name == self.wanted), 0)
         self.fit()
         self._load_saes()
 
     def _load_saes(self) -> None:
-        model = self.model
+        model = self.chosen
         if model is not None and model.name not in self.saes and model.name not in self.busy:
             self.busy.add(model.name)
             self.run_worker(self._saes_of(model), group="saes")
 
-    async def _saes_of(self, model: ModelInfo) -> None:
-        self.saes[model.name] = await asyncio.to_thread(sae_rows, model, self.wb.cache, self.wb.definition)
+    async def _saes_of(self, model: ModelInfo | PublishedModel) -> None:
+        rows: list[SaeRow] = []
+        if isinstance(model, ModelInfo):
+            rows = await asyncio.to_thread(sae_rows, model, self.wb.cache, self.wb.definition)
+        self.published[model.name] = await asyncio.to_thread(published_saes, model.name, rows)
+        self.saes[model.name] = rows
         self.busy.discard(model.name)
+        self.fit()
+
+    async def _look_again(self) -> None:
+        """Something came: the lists anew, the cursor on what it was on."""
+        chosen = self.chosen
+        self.models = await asyncio.to_thread(models)
+        self.registry = await asyncio.to_thread(published_models, self.models)
+        if chosen is not None:
+            names = [m.name for m in self._models]
+            self.at_model = names.index(chosen.name) if chosen.name in names else 0
+        self.saes.clear()
+        self._load_saes()
         self.fit()
 
     def refresh_states(self) -> None:
@@ -96,23 +130,22 @@ class StartScreen(WbScreen):
     # What is shown --------------------------------------------------------------------------------------------------
 
     @property
-    def _models(self) -> list[ModelInfo]:
-        found = self.models or []
-        wanted = "" if self.on_saes else self.text.casefold()
-        return [m for m in found if wanted in m.name.casefold() or wanted in m.model_type.casefold()]
+    def _models(self) -> list[ModelInfo | PublishedModel]:
+        return matching_models([*(self.models or []), *self.registry], "" if self.on_saes else self.text)
 
     @property
-    def model(self) -> ModelInfo | None:
-        """The model under the cursor."""
+    def chosen(self) -> ModelInfo | PublishedModel | None:
+        """The model under the cursor, on disk or not."""
         found = self._models
         return found[min(self.at_model, len(found) - 1)] if found else None
 
     @property
-    def _saes(self) -> list[SaeRow]:
-        model = self.model
-        rows = self.saes.get(model.name, []) if model is not None else []
-        wanted = self.text.casefold() if self.on_saes else ""
-        return [r for r in rows if wanted in f"{r.info.name} {r.info.site} {r.info.architecture}".casefold()]
+    def _saes(self) -> list[SaeRow | Published]:
+        model = self.chosen
+        if model is None:
+            return []
+        found: list[SaeRow | Published] = [*self.saes.get(model.name, []), *self.published.get(model.name, [])]
+        return matching_saes(found, self.text if self.on_saes else "")
 
     def fit(self) -> None:
         """Draw."""
@@ -128,6 +161,10 @@ class StartScreen(WbScreen):
                     head.inner_width,
                 )
             )
+        if self.word:
+            lines.append(cut([(safe_token_text(self.word), "warn")], head.inner_width))
+        elif self.wb.downloads.now is not None:
+            lines.append(cut(download_line(self.wb.downloads.now, "^x"), head.inner_width))
         head.set_lines(lines)
         self.query_one("#prompt", Lines).set_lines([[(" SAEs / " if self.on_saes else " model / ", "strong")]])
         left, right = self.query_one("#models", Card), self.query_one("#saes", Card)
@@ -142,56 +179,33 @@ class StartScreen(WbScreen):
         if not found:
             return [*out, [("no model matches", "dim")]]
         at = min(self.at_model, len(found) - 1)
-        room = height - 1
-        top = max(0, min(at - room // 2, len(found) - room))
-        for n, model in enumerate(found[top : top + room], start=top):
-            here = n == at
-            about = f"{model.model_type} · {model.n_layers} layers · {model.d_model}"
-            line: Line = [("▸ " if here and not self.on_saes else "› " if here else "  ", "strong")]
-            line.append((safe_token_text(model.name), "strong" if here else "text"))
-            out.append(spread(line, [(" " + about, "dim")], width))
-        return out
+        return out + model_lines(found, at, not self.on_saes, width, height - 1)
 
     def _sae_lines(self, width: int, height: int) -> list[Line]:
-        model = self.model
-        out = [
-            rule(
-                width,
-                "SAEs" + (f" of {safe_token_text(model.name)}" if model else ""),
-                "● computed  ◐ in part  ○ not yet",
-            )
-        ]
+        model = self.chosen
+        title = "SAEs" + (f" of {safe_token_text(model.name)}" if model else "")
+        out = [rule(width, title, "● computed  ◐ in part  ○ not yet")]
         if model is None:
             return out
         if model.name not in self.saes:
             return [*out, [("looking…", "dim")]]
         found = self._saes
-        if not found:
-            empty = (
-                "no SAE matches"
-                if self.saes[model.name]
-                else "none found for this model: WBTUI_SAE_ROOTS names folders to look in"
-            )
-            return [*out, cut([(empty, "dim")], width)]
+        here = self.saes[model.name]
+        if not here and not (self.on_saes and self.text):
+            what = "the model is not on this disk: ^d downloads it" if isinstance(model, PublishedModel) else ""
+            empty = what or "none found for this model: the setting sae_roots names folders to look in"
+            out.append(cut([(empty, "dim")], width))
+        elif not found:
+            return [*out, [("no SAE matches", "dim")]]
         at = min(self.at_sae, len(found) - 1)
-        room = height - 1
-        top = max(0, min(at - room // 2, len(found) - room))
-        for n, row in enumerate(found[top : top + room], start=top):
-            here = n == at and self.on_saes
-            mark, role = STATES[row.state]
-            info = row.info
-            line: Line = [("▸ " if here else "  ", "strong"), (f"{mark} ", role)]
-            line.append((fit(safe_token_text(info.name), 16) + " ", "strong" if here else "text"))
-            about = row.line or f"layer {info.layer} {info.site} · {info.architecture} · {info.d_sae:,} features"
-            line.append((safe_token_text(about), "error" if row.line else "dim"))
-            out.append(cut(line, width))
-        return out
+        return out + (sae_lines(found, at, self.on_saes, width, height - len(out)) if found else [])
 
     # Keys -----------------------------------------------------------------------------------------------------------
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter at once."""
         self.text = event.value.strip()
+        self.word = ""
         if self.on_saes:
             self.at_sae = 0
         else:
@@ -206,6 +220,7 @@ class StartScreen(WbScreen):
         self.text = ""
 
     def _step(self, delta: int) -> None:
+        self.word = ""
         if self.on_saes:
             self.at_sae = max(0, min(self.at_sae + delta, len(self._saes) - 1))
         else:
@@ -227,27 +242,68 @@ class StartScreen(WbScreen):
         self.action_open()
 
     def action_open(self) -> None:
-        """A model: on to its SAEs, at its last layer; an SAE: open it."""
-        model = self.model
+        """A model: on to its SAEs, at its last layer; an SAE: open it; what is not on disk says how it gets there."""
+        model = self.chosen
         if model is None:
             return
         if not self.on_saes:
             self._across(True)
             return
         found = self._saes
-        if found:
-            row = found[min(self.at_sae, len(found) - 1)]
+        if not found:
+            return
+        row = found[min(self.at_sae, len(found) - 1)]
+        if isinstance(row, SaeRow):
             self.wb.show_main(Address(model.name, row.info.name))
+        else:
+            self.word = "not on this disk: ^d downloads it"
+            self.fit()
+
+    def action_download(self) -> None:
+        """What the cursor is on, into the local Hub cache; a model too where it is missing."""
+        model = self.chosen
+        if model is None:
+            return
+        sae = None
+        if self.on_saes:
+            found = self._saes
+            row = found[min(self.at_sae, len(found) - 1)] if found else None
+            if not isinstance(row, Published):
+                self.word = "on this disk already" if row is not None else "no SAE under the cursor"
+                self.fit()
+                return
+            sae = row.name
+        elif isinstance(model, ModelInfo):
+            self.word = "on this disk already"
+            self.fit()
+            return
+        self.word = "" if self.wb.downloads.start(model.name, sae) else "one download at a time: ^x cancels it"
+        self.fit()
+
+    def action_cancel_download(self) -> None:
+        """Stop the download; what has arrived is kept."""
+        self.word = "" if self.wb.downloads.cancel() else "nothing is being downloaded"
+        self.fit()
+
+    def on_download_changed(self, message: DownloadChanged) -> None:
+        """A download came on, ended or failed."""
+        self.word = ""
+        now = self.wb.downloads.now
+        if now is not None and now.state == "done":
+            self.run_worker(self._look_again(), group="models")
+        self.fit()
 
     def _across(self, saes: bool) -> None:
-        model = self.model
+        model = self.chosen
         name = model.name if model is not None else ""
+        self.word = ""
         self._clear()
         self.on_saes = saes
         self.at_model = next((i for i, m in enumerate(self._models) if m.name == name), 0)
         if saes:
             rows = self._saes
-            plain = [i for i, r in enumerate(rows) if r.info.name == f"L{r.info.layer}"] or list(range(len(rows)))
+            here = [(i, r.info) for i, r in enumerate(rows) if isinstance(r, SaeRow)]
+            plain = [i for i, info in here if info.name == f"L{info.layer}"] or [i for i, _ in here]
             self.at_sae = plain[-1] if plain else 0
         self.fit()
 
