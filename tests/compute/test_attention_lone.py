@@ -43,6 +43,9 @@ def page(tmp_path: Path, model_type: str, definition: AttentionDefinition) -> tu
         ("qwen2", AttentionDefinition(rope="mean", offsets=7)),
         ("gemma2", AttentionDefinition()),
         ("llama", AttentionDefinition(rope="bound")),
+        ("gpt_oss", AttentionDefinition()),
+        ("olmo2", AttentionDefinition(offset=5)),
+        ("phi", AttentionDefinition(offset=5)),
     ],
 )
 def test_a_lone_feature_is_its_stored_row(tmp_path: Path, model_type: str, definition: AttentionDefinition) -> None:

@@ -17,9 +17,12 @@ from wbtui.sources.sae import SaeSource
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model type -> folder; gemma2 and gpt2 sharded."""
+    """Model type -> folder; some of them sharded."""
     root = tmp_path_factory.mktemp("models")
-    return {t: tiny_model(root, t, seed=i, sharded=t in ("gemma2", "gpt2")) for i, t in enumerate(MODEL_TYPES)}
+    return {
+        t: tiny_model(root, t, seed=i, sharded=t in ("gemma2", "gpt2", "gemma3", "qwen3_5"))
+        for i, t in enumerate(MODEL_TYPES)
+    }
 
 
 def load_reference(folder: Path) -> Any:

@@ -122,7 +122,10 @@ def _look(folder: Path, layer: int) -> Truth:
 
 def make_head(source: AttentionSource, index: int, definition: AttentionDefinition, **changes: Any) -> Head:
     facts = source.facts
-    query, key = source.query(index), source.key(index)
+    folded = source.__dict__.setdefault("folded for tests", {})  # one folding serves all offsets
+    if index not in folded:
+        folded[index] = source.query(index), source.key(index)
+    query, key = folded[index]
     angles = rotary_frequencies(facts.rope, facts.d_head) if facts.rope is not None else []
     head = Head(
         query=query.matrix,
