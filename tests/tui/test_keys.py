@@ -17,6 +17,8 @@ from wbtui.tui.screens.heads import HeadsScreen
 from wbtui.tui.screens.help import HelpScreen
 from wbtui.tui.screens.jobs import JobsScreen
 from wbtui.tui.screens.main import MainScreen
+from wbtui.tui.screens.marked import SetScreen
+from wbtui.tui.screens.match import MatchScreen
 from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.screens.start import StartScreen
@@ -32,6 +34,8 @@ SCREENS: dict[str, type[Widget]] = {
     "population": PopulationScreen,
     "heads": HeadsScreen,
     "depth": DepthScreen,
+    "set": SetScreen,
+    "match": MatchScreen,
     "reading": ReadingScreen,
 }
 

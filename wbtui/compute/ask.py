@@ -229,10 +229,11 @@ def compute_ask(
         UsageError, WeightsError: what was asked for cannot be.
         WorkError: no such question.
     """
-    from wbtui.compute import edges, find, flow, probe
+    from wbtui.compute import edges, find, flow, probe, together
 
     what = request.get("what")
     answers = {"find": find.find, "edges": edges.edges, "flow": flow.flow, "direction": probe.direction}
+    answers["set"] = together.together
     if what not in answers:
         raise WorkError(f"question {what!r}", "one of " + ", ".join(answers))
     question = Question(request, device, stop, progress)

@@ -28,7 +28,7 @@ MAX_TEXT = 4096
 """Bytes of a frame's body, and characters of any name or path in a request."""
 _HEADER = struct.Struct(">I")
 ANALYSES = ("tokens", "attention", "neighbours", "match")
-QUESTIONS = ("find", "edges", "flow", "direction")
+QUESTIONS = ("find", "edges", "flow", "direction", "set")
 PRIORITIES = ("screen", "near", "batch")
 FINAL_STATES = ("done", "failed", "cancelled")
 

@@ -281,6 +281,18 @@ class Desk:
             if self._pages.get((layer, feature)) is asyncio.current_task():
                 del self._pages[layer, feature]
 
+    async def compute_match(self, opened: Opened, other: str, definition: dict[str, Any]) -> dict[str, Any]:
+        """Ask for the match with another SAE, named by an address that means the same everywhere.
+
+        Raises:
+            WbtuiError: no service, or it refuses.
+        """
+        place = {**self._place(opened), "definition": definition}
+        answer = dict(await self._call("compute", **place, analysis="match", other=other, priority="screen"))
+        job = self.jobs.setdefault(answer["job"], {"job": answer["job"], "state": "queued", "fraction": 0.0})
+        job.update({k: v for k, v in answer.items() if k != "products"})
+        return dict(job)
+
     async def cancel(self, job: int) -> None:
         """Cancel a job."""
         await self._call("cancel", job=job)

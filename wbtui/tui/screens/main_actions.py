@@ -343,6 +343,28 @@ class MainActions:
         if me.opened is not None:
             me.app.push_screen(DepthScreen(me, me.opened))
 
+    def action_set_page(self) -> None:
+        """The marked features as a set."""
+        from wbtui.tui.screens.export import chosen_rows
+        from wbtui.tui.screens.marked import SetScreen
+
+        me = self.me
+        if me.opened is None:
+            return
+        rows = [int(row) for row in chosen_rows("marked", me.view, me.rows)]
+        if len(rows) < 2:
+            self.notify_line("a set is of two or more marked features: m marks one, * all that are shown", "warn")
+            return
+        me.app.push_screen(SetScreen(me, me.opened, rows))
+
+    def action_match(self) -> None:
+        """What of this SAE is found in another."""
+        from wbtui.tui.screens.match import MatchScreen
+
+        me = self.me
+        if me.opened is not None:
+            me.app.push_screen(MatchScreen(me, me.opened))
+
     def go_quietly(self, feature: int) -> None:
         """To a feature of this SAE from another page; ``[`` leads back."""
         me = self.me
