@@ -10,9 +10,11 @@ from textual.widget import Widget
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui.tui import keymap
 from wbtui.tui.draw.line import text_of
+from wbtui.tui.screens.answer import AnswerScreen
 from wbtui.tui.screens.choose import ChooseScreen
 from wbtui.tui.screens.depth import DepthScreen
 from wbtui.tui.screens.export import ExportScreen
+from wbtui.tui.screens.flow import FlowScreen
 from wbtui.tui.screens.heads import HeadsScreen
 from wbtui.tui.screens.help import HelpScreen
 from wbtui.tui.screens.jobs import JobsScreen
@@ -34,6 +36,8 @@ SCREENS: dict[str, type[Widget]] = {
     "population": PopulationScreen,
     "heads": HeadsScreen,
     "depth": DepthScreen,
+    "answer": AnswerScreen,
+    "flow": FlowScreen,
     "set": SetScreen,
     "match": MatchScreen,
     "reading": ReadingScreen,
@@ -63,7 +67,7 @@ def test_every_key_has_an_action_on_its_screen(context: str) -> None:
 def test_the_footer_fits_and_offers_help_or_a_way_back(context: str, width: int) -> None:
     chosen = keymap.footer(context, width)
     assert sum(cell_len(key) + cell_len(word) + 3 for key, word in chosen) <= width + 3
-    assert {"help", "back", "done"} & {word for _, word in chosen}
+    assert {"help", "back", "done", "leave"} & {word for _, word in chosen}
 
 
 def test_help_lists_every_key_and_markdown_too() -> None:
