@@ -8,6 +8,7 @@ reconstruction of arXiv 2601.22447 with parameters of our own.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,3 +257,34 @@ def match_from_json(data: dict[str, Any]) -> MatchDefinition:
     if not isinstance(definition.assign, bool):
         raise UsageError(f"assign {definition.assign!r}", "true or false")
     return definition
+
+
+def attention_parts(parts: Sequence[str]) -> AttentionDefinition:
+    """An ``attention`` definition from named parts: ``rope=mean``, ``offset=7``, ``scale=unit``, ``softcap=off``.
+
+    Args:
+        parts: ``name=value``; what is not named stays as it is by default.
+
+    Raises:
+        UsageError: an unknown name, a value of the wrong kind, or one that means nothing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(AttentionDefinition) if field.name not in ("name", "dtype")}
+    body: dict[str, Any] = {}
+    for part in parts:
+        name, equals, text = part.partition("=")
+        if not equals or name not in fields:
+            raise UsageError(f"part {part!r}", "NAME=VALUE, a name of " + ", ".join(fields))
+        body[name] = _part(name, text, fields[name])
+    return attention_from_json(body)
+
+
+def _part(name: str, text: str, field: dataclasses.Field[Any]) -> Any:
+    kind = str(field.type)
+    if kind == "bool":
+        if text not in ("on", "off"):
+            raise UsageError(f"{name}={text}", f"{name}=on or {name}=off")
+        return text == "on"
+    try:
+        return int(text) if kind == "int" else float(text) if kind.startswith("float") else text
+    except ValueError:
+        raise UsageError(f"{name}={text}", f"{name} as {'a whole number' if kind == 'int' else 'a number'}") from None

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from tests.fixtures import MODEL_TYPES, tiny_model
+from tests.fixtures.models import FAMILIES
 from tests.sources.conftest import load_reference
 from wbtui.analysis.attention import Head
 from wbtui.analysis.attention_pairs import Softmax
 from wbtui.analysis.rope import Turn, turn
+from wbtui.catalog.architectures import ARCHITECTURES
 from wbtui.catalog.attention import rotary_frequencies
 from wbtui.compute.attention import qk_norm
 from wbtui.definitions import AttentionDefinition
@@ -270,8 +272,13 @@ class Backwards(Turn):
         return Turn(self.cos, -self.sin).keys(k)
 
 
-@pytest.mark.parametrize("wrong", [Interleaved, Backwards])
-@pytest.mark.parametrize("model_type", ["gpt_neox", "llama", "mistral", "qwen2", "gemma", "gemma2"])
+ROTARY = [t for t in FAMILIES if ARCHITECTURES[t].attention.rope != "none"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "wrong"),
+    [*((t, Interleaved) for t in ROTARY), ("llama", Backwards), ("gpt_neox", Backwards), ("gpt_oss", Backwards)],
+)
 def test_wrong_rotation_is_caught(folders: dict[str, Path], model_type: str, wrong: type[Turn]) -> None:
     source, seen = AttentionSource(Checkpoint(folders[model_type]), 1), truth(folders[model_type], 1)
 
@@ -282,14 +289,14 @@ def test_wrong_rotation_is_caught(folders: dict[str, Path], model_type: str, wro
     assert miss(source, seen, make) > 100 * CLOSE
 
 
-@pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
+@pytest.mark.parametrize("model_type", [t for t in FAMILIES if ARCHITECTURES[t].gain_offset])
 def test_w_in_place_of_one_plus_w_is_caught(folders: dict[str, Path], model_type: str) -> None:
     ckpt, seen = Checkpoint(folders[model_type]), truth(folders[model_type], 1)
     ckpt.architecture = dataclasses.replace(ckpt.architecture, gain_offset=0.0)
     assert miss(AttentionSource(ckpt, 1), seen) > 100 * CLOSE
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "gemma", "gemma2"])
+@pytest.mark.parametrize("model_type", [t for t in FAMILIES if ARCHITECTURES[t].attention.n_kv_heads is not None])
 def test_wrong_key_head_is_caught(folders: dict[str, Path], model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, seen = AttentionSource(Checkpoint(folders[model_type]), 1), truth(folders[model_type], 1)
     assert source.facts.n_kv_heads == 2

@@ -93,17 +93,21 @@ def plan_of(address: Any, definition: str) -> tuple[TokensPlan, Path]:
     return plan_tokens(model, find_sae(model, address.sae), named_definition(definition), cache), cache
 
 
-def heads_plan_of(address: Any, layer: int | None) -> tuple[AttentionPlan, Path]:
-    """The plan of E2 for an address (with an SAE) at a reading layer, and the cache folder."""
+def heads_plan_of(address: Any, layer: int | None, parts: tuple[str, ...] = ()) -> tuple[AttentionPlan, Path]:
+    """The plan of E2 for an address (with an SAE) at a reading layer, and the cache folder.
+
+    Args:
+        parts: of the definition, see :func:`wbtui.definitions.attention_parts`.
+    """
     from wbtui import paths
     from wbtui.catalog.models import find_model
     from wbtui.catalog.plan_attention import plan_attention
     from wbtui.catalog.saes import find_sae
-    from wbtui.definitions import AttentionDefinition
+    from wbtui.definitions import attention_parts
 
     cache = paths.cache_dir()
     model = find_model(address.model)
-    return plan_attention(model, find_sae(model, address.sae), AttentionDefinition(), cache, layer), cache
+    return plan_attention(model, find_sae(model, address.sae), attention_parts(parts), cache, layer), cache
 
 
 def neighbours_plan_of(address: Any, other: str | None) -> tuple[NeighboursPlan, Path]:
@@ -235,6 +239,14 @@ def table_of(address: Any, definition: str, *, compute: bool, checks: bool = Tru
     "--layer", type=int, help="For attention: a later reading layer (default: the first that reads the hook)."
 )
 @click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="For attention: a part of its definition, as rope=offset|mean|bound, offset=7, offsets=128, "
+    "scale=rms|unit|act, softcap=off, bias=off. May be repeated.",
+)
+@click.option(
     "--other", help="For neighbours: another SAE of the model, or all (default: itself and those before and after)."
 )
 @click.option("--no-checks", is_flag=True, help="Leave out the fresh nulls and the sign-flip control of the summary.")
@@ -245,6 +257,7 @@ def compute(
     where: tuple[str, ...],
     analysis: str,
     layer: int | None,
+    parts: tuple[str, ...],
     other: str | None,
     all_layers: bool,
     release: str | None,
@@ -273,6 +286,8 @@ def compute(
     plan: TokensPlan | AttentionPlan | NeighboursPlan
     if layer is not None and analysis != "attention":
         raise UsageError(f"--layer {layer} with --analysis {analysis}", "a layer with --analysis attention only")
+    if parts and (analysis != "attention" or many or dry_run or executor is not None):
+        raise UsageError("--part", "--analysis attention of one SAE, computed here or by the service")
     if other is not None and analysis != "neighbours":
         raise UsageError(f"--other {other} with --analysis {analysis}", "another SAE with --analysis neighbours only")
     if many or dry_run or executor is not None or analysis == "all":
@@ -286,7 +301,7 @@ def compute(
             as_json=as_json, layer=layer, other=other,
         )  # fmt: skip
     if analysis == "attention":
-        plan, cache = heads_plan_of(address, layer)
+        plan, cache = heads_plan_of(address, layer, parts)
     elif analysis == "neighbours":
         plan, cache = neighbours_plan_of(address, other)
     else:
