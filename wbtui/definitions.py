@@ -268,7 +268,7 @@ def attention_parts(parts: Sequence[str]) -> AttentionDefinition:
     Raises:
         UsageError: an unknown name, a value of the wrong kind, or one that means nothing.
     """
-    fields = {field.name: field for field in dataclasses.fields(AttentionDefinition) if field.name not in ("name", "dtype")}
+    fields = {f.name: f for f in dataclasses.fields(AttentionDefinition) if f.name not in ("name", "dtype")}
     body: dict[str, Any] = {}
     for part in parts:
         name, equals, text = part.partition("=")
