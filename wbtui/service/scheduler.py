@@ -1,9 +1,10 @@
 """Which worker does what next. Pure: no clock, no file, no socket, no thread; time comes in as an argument.
 
 Jobs become products in their order, products become missing shards. Lone rows first, then what is on screen, then its
-neighbours, then batches; among equals the job that has had least worker time. A product asked for twice is one piece
-of work. A shard that kills its worker is tried once more with half the tile, then its product fails with the reason,
-so that no shard can go round for ever.
+neighbours, then batches; among equals the job that has had least worker time, among batches the client that has: its
+own come in the order asked. A product asked for twice is one piece of work. A shard that kills its worker is tried once
+more with half the tile (one that ran out of memory, down to the smallest), then its product fails with the reason, so
+that no shard can go round for ever.
 """
 
 from __future__ import annotations
