@@ -57,7 +57,8 @@ async def test_no_glyph_beyond_ascii_in_any_view(hostile: Place, size: tuple[int
         await type_text(pilot, "todo")
         await pilot.press("ü", "enter")
         await until(pilot, lambda: main.typing == "")
-        views = """j i enter pagedown escape tab tab F escape h escape D escape question_mark pagedown escape c escape
+        views = """j i enter pagedown escape tab tab F escape h escape V m escape E escape W escape
+            D escape question_mark pagedown escape c escape
             x escape J escape o escape escape a escape S escape v j escape ctrl+p escape colon escape slash z escape"""
         for key in views.split():
             await pilot.press(key)

@@ -185,7 +185,7 @@ async def test_from_large_to_small_and_back_the_screen_is_the_same(ready: Place)
 
 OPENERS = {
     "main": (), "start": ("o",), "jobs": ("J",), "columns": ("c",), "export": ("x",), "note": ("a",),
-    "population": ("F",), "heads": ("h",), "depth": ("V",), "reading": ("D",),
+    "population": ("F",), "heads": ("h",), "depth": ("V",), "answer": ("E",), "flow": ("W",), "reading": ("D",),
 }  # fmt: skip
 """Context -> keys that open it from the table."""
 

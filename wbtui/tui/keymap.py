@@ -506,6 +506,7 @@ ANSWER: tuple[Key, ...] = (
         "export", 9),
     Key("answer-copy", ("y",), "y", "copy", "copy the address", "find and edges"),
     Key("answer-glossary", ("D",), "D", "glossary", "what every number means", "find and edges", "define", 10),
+    Key("answer-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "find and edges"),
     Key("answer-help", ("question_mark", "f1"), "?", "help", "all keys", "find and edges", "help", 11),
     Key("answer-back", ("escape", "q"), "Esc", "back", "stop what is asked; leave", "find and edges", "leave", 0),
 )  # fmt: skip
@@ -518,6 +519,7 @@ FLOW: tuple[Key, ...] = (
     Key("flow-more", ("right",), "→", "shift_bar(1)", "the threshold higher", "flow"),
     Key("flow-reset", ("0",), "0", "reset", "thresholds back to 0.5, 0.25, 0.25", "flow", "reset", 4),
     Key("flow-export", ("x",), "x", "export", "write the chain as SVG and JSON", "flow", "export", 5),
+    Key("flow-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "flow"),
     Key("flow-help", ("question_mark", "f1"), "?", "help", "all keys", "flow", "help", 6),
     Key("flow-back", ("escape", "q", "W"), "Esc", "back", "back", "flow", "back", 0),
 )
