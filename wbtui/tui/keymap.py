@@ -434,6 +434,7 @@ SET: tuple[Key, ...] = (
     Key("set-export", ("e",), "e", "export", "write features, words, heads, cosines as CSV, the page as SVG", "set",
         "export", 2),
     Key("set-glossary", ("D",), "D", "glossary", "what every number means", "set", "define", 4),
+    Key("set-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "set"),
     Key("set-help", ("question_mark", "f1"), "?", "help", "all keys", "set", "help", 5),
     Key("set-back", ("escape", "q", "M"), "Esc", "back", "back", "set", "back", 0),
 )  # fmt: skip
@@ -453,6 +454,7 @@ MATCH: tuple[Key, ...] = (
     Key("match-show", ("f",), "f", "show", "the list's features as a filtered table", "match", "in the table", 5),
     Key("match-other", ("b",), "b", "other", "choose another SAE to match with", "match", "other SAE", 7),
     Key("match-export", ("e",), "e", "export", "write figures and lists as JSON and CSV", "match", "export", 6),
+    Key("match-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "match"),
     Key("match-help", ("question_mark", "f1"), "?", "help", "all keys", "match", "help", 8),
     Key("match-back", ("escape", "q", "equals_sign"), "Esc", "back", "back", "match", "back", 0),
 )
