@@ -94,6 +94,8 @@ def compute_shard(task: ShardTask, *, stop: Callable[[], bool], progress: Callab
     if spec.rows == 0:
         product.write_whole({"words": np.arange(64, dtype=np.int64)}, task.facts)
         return str(product.path)
+    if product.has(task.start, task.stop):
+        return str(product.path)
     return str(product.write_shard(task.start, task.stop, numbers(spec.key, task.start, task.stop)))
 
 

@@ -113,7 +113,7 @@ def test_a_worker_that_is_told_nonsense_ends_instead_of_going_deaf(here):
 def test_a_halted_worker_is_replaced_long_before_a_silent_one(here):
     """SIGSTOP stops the pulse; a long silent piece of work does not."""
     slow = here.request(products=[["tokens", 64, 32]], gate=str(here.root / "gate"))
-    config = here.config(pulse=1.5, heartbeat=600.0)
+    config = here.config(pulse=4.0, heartbeat=600.0)
     with local.LocalRunner(config) as runner:
         worker = runner.engine.workers["0:cpu"]
         events: list[dict[str, Any]] = []

@@ -266,3 +266,15 @@ def test_rates_stand_in_for_each_other_only_where_rows_cost_alike():
     rates.add("tokens", 40, 10)
     assert rates.eta([("tokens", 40), ("null", 40)]) == 10.0
     assert rates.eta([("mask", 1)]) is None and rates.eta([("mask", 0)]) == 0.0
+
+
+def test_where_another_host_is_at_the_same_product_this_one_begins_at_the_other_end():
+    scheduler = Scheduler(["w"])
+    scheduler.add_job([product("tokens", 6)], Priority.BATCH, "a", 0.0)
+    seen = []
+    while (unit := scheduler.next("w", 0.0)) is not None:
+        seen.append(name(unit))
+        there = name(unit) == "tokens:8"  # made by the other host while we were at it
+        value = f"/c/{unit.of.partition(chr(10))[2]}" if there else "/c/products/tokens/shards/x.safetensors"
+        scheduler.finished("w", Outcome("done", value=value), 1.0)
+    assert seen == [f"tokens:{n}" for n in (0, 8, 40, 32, 24, 16, "end")]

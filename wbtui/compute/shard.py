@@ -63,7 +63,7 @@ def compute_shard(
         progress: told the share of this shard that is done, in [0, 1].
 
     Returns:
-        str: the path of the file written.
+        str: the path of the file written; the product's folder where another process had made these rows meanwhile.
 
     Raises:
         Cancelled: ``stop`` said so.
@@ -105,6 +105,8 @@ def compute_shard(
     else:
         columns = _rows(cache, spec, task, stop, progress)
     progress(1.0)
+    if product.has(task.start, task.stop):
+        return str(product.path)
     return str(product.write_shard(task.start, task.stop, columns))
 
 

@@ -237,7 +237,7 @@ class Scheduler:
                 owner = self.jobs[unit.job].owner
                 self._served[owner] = self._served.get(owner, 0.0) + spent
         if outcome.state == "done":
-            self._unit_done(product, unit, spent)
+            self._unit_done(product, unit, spent, outcome.value)
         elif not product.live:
             pass  # failed by another shard meanwhile
         elif outcome.state == "stopped" and running.stopping:
@@ -249,7 +249,7 @@ class Scheduler:
         self._settle(now)
         self._forget()
 
-    def _unit_done(self, product: ProductWork, unit: Unit, spent: float) -> None:
+    def _unit_done(self, product: ProductWork, unit: Unit, spent: float, value: Any) -> None:
         product.seconds += spent
         if unit.kind == "assemble" or product.planned.rows == 0:
             product.state = "complete"
@@ -257,7 +257,10 @@ class Scheduler:
             return
         start, stop = unit.range
         product.done_rows += stop - start
-        self.rates_of(product).add(product.planned.analysis, stop - start, spent)
+        if isinstance(value, str) and value.endswith(product.planned.relative):
+            product.backwards = True  # not a shard of ours: another host is at it too; meet it from the other end
+        else:
+            self.rates_of(product).add(product.planned.analysis, stop - start, spent)
         self._product_event("shard", product, start=start, stop=stop)
 
     def _again(self, product: ProductWork, unit: Unit) -> None:
@@ -352,7 +355,7 @@ class Scheduler:
             task |= {"kind": "assemble", "start": 0, "stop": 0, "tile": self.tile, "facts": facts}
             yield Unit("assemble", product.id, ASSEMBLE, task, job.id)
             return
-        order = product.pending
+        order = product.pending[::-1] if product.backwards else product.pending
         if job.around is not None and planned.analysis not in GATES and planned.analysis != "null":
             around = job.around
             order = sorted(order, key=lambda r: (max(r[0] - around, around - r[1] + 1, 0), r))

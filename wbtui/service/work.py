@@ -67,6 +67,8 @@ class ProductWork:
     running: set[Range] = field(default_factory=set)
     attempts: dict[Range, int] = field(default_factory=dict)
     done_rows: int = 0
+    backwards: bool = False
+    """Take the last missing shard first: another host on the same cache takes the first ones."""
     seconds: float = 0.0
     tile: int = 0
     error: WbtuiError | None = None
