@@ -204,8 +204,8 @@ class FakeClient:
         self.queue.put_nowait(None)
 
     def ops(self) -> list[str]:
-        """What was asked, in order."""
-        return [op for op, _ in self.calls]
+        """What was asked, in order, the nearest features that the app asks for by itself left out."""
+        return [op for op, fields in self.calls if fields.get("analysis") != "neighbours"]
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str = "") -> None:

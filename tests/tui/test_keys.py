@@ -21,6 +21,7 @@ from wbtui.tui.screens.jobs import JobsScreen
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.marked import SetScreen
 from wbtui.tui.screens.match import MatchScreen
+from wbtui.tui.screens.near import NearScreen
 from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.screens.start import StartScreen
@@ -40,6 +41,7 @@ SCREENS: dict[str, type[Widget]] = {
     "flow": FlowScreen,
     "set": SetScreen,
     "match": MatchScreen,
+    "near": NearScreen,
     "reading": ReadingScreen,
 }
 

@@ -52,7 +52,7 @@ MAIN: tuple[Key, ...] = (
         ("less_than_sign",),
         "<",
         "layer(-1)",
-        "the SAE of the layer before, same filter and order",
+        "to its nearest feature in the SAE before it in the stream (where compared; else to that SAE)",
         "move",
     ),
     Key(
@@ -60,7 +60,7 @@ MAIN: tuple[Key, ...] = (
         ("greater_than_sign",),
         ">",
         "layer(1)",
-        "the SAE of the layer after, same filter and order",
+        "to its nearest feature in the SAE after it in the stream (where compared; else to that SAE)",
         "move",
         "layer",
         6,
@@ -156,6 +156,18 @@ MAIN: tuple[Key, ...] = (
         9,
     ),
     Key("flow", ("W",), "W", "flow", "where the feature comes from and goes to, layer by layer", "look", "flow", 10),
+    Key("near", ("tilde",), "~", "near", "the nearest features, here and in other layers", "look", "near", 6),
+    Key(
+        "pin",
+        ("p",),
+        "p",
+        "pin",
+        "pin this feature and compare: the other follows the cursor, over layers too",
+        "look",
+        "compare",
+        7,
+    ),
+    Key("compare", ("P",), "P", "compare", "back to the comparison with the pinned feature", "look"),
     Key("focus", ("tab", "shift+tab"), "Tab", "focus_next_panel", "keys go to the card or back to the table", "look"),
     Key(
         "tokens",
@@ -458,6 +470,16 @@ MATCH: tuple[Key, ...] = (
     Key("match-help", ("question_mark", "f1"), "?", "help", "all keys", "match", "help", 8),
     Key("match-back", ("escape", "q", "equals_sign"), "Esc", "back", "back", "match", "back", 0),
 )
+NEAR: tuple[Key, ...] = (
+    Key("near-down", ("j", "down"), "j ↓", "down", "down", "nearest features"),
+    Key("near-up", ("k", "up"), "k ↑", "up", "up", "nearest features"),
+    Key("near-go", ("enter",), "⏎", "go", "go to the feature", "nearest features", "go to", 1),
+    Key("near-pin", ("p",), "p", "pin", "compare with it", "nearest features", "compare", 2),
+    Key("near-side", ("tab", "shift+tab"), "Tab", "side", "by decoder or by encoder", "nearest features", "encoder", 3),
+    Key("near-all", ("C",), "C", "all", "compare with every SAE of the model", "nearest features", "every SAE", 4),
+    Key("near-help", ("question_mark", "f1"), "?", "help", "all keys", "nearest features", "help", 5),
+    Key("near-back", ("escape", "q", "tilde"), "Esc", "back", "back", "nearest features", "back", 0),
+)
 READING: tuple[Key, ...] = (
     Key("read-down", ("j", "down"), "j ↓", "down", "down", "help and glossary"),
     Key("read-up", ("k", "up"), "k ↑", "up", "up", "help and glossary"),
@@ -541,6 +563,7 @@ CONTEXTS: dict[str, tuple[Key, ...]] = {
     "depth": DEPTH,
     "answer": ANSWER,
     "flow": FLOW,
+    "near": NEAR,
     "reading": READING,
 }
 
@@ -640,15 +663,19 @@ PAGE_LABELS = {
     "help": ("help", 0),
 }  # fmt: skip
 """Footer of the main screen while the card has all of it: key id -> (word, rank)."""
+COMPARE_LABELS = {
+    "escape": ("back", 1), "down": ("move the other", 2), "pin": ("pin the other", 3), "next-layer": ("layer", 4),
+    "near": ("near", 5), "filter": ("find", 6), "mark": ("mark", 7), "copy": ("copy address", 8), "help": ("help", 0),
+}  # fmt: skip
+"""The same while two features are compared."""
 
 
 def footer(context: str, width: int) -> list[tuple[str, str]]:
-    """(keys, word) for the footer of a context, or of ``page``: by rank as many as fit the width, rank 0 last."""
+    """(keys, word) for the footer of a context, of ``page`` or ``compare``: by rank as many as fit, rank 0 last."""
     keys = _active.get(context, _active["main"])
-    if context == "page":
-        keys = tuple(
-            replace(k, label=PAGE_LABELS[k.id][0], rank=PAGE_LABELS[k.id][1]) for k in keys if k.id in PAGE_LABELS
-        )
+    labels = {"page": PAGE_LABELS, "compare": COMPARE_LABELS}.get(context)
+    if labels is not None:
+        keys = tuple(replace(k, label=labels[k.id][0], rank=labels[k.id][1]) for k in keys if k.id in labels)
     labelled = sorted((k for k in keys if k.label), key=lambda k: k.rank)
     chosen: list[Key] = []
     used = 0

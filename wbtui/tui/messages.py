@@ -141,3 +141,11 @@ class CardScrolled(Message):
     """The wheel turned over the card."""
 
     lines: int
+
+
+@dataclass
+class CosinesRead(Message):
+    """Cosines of the compared features were read from their files."""
+
+    key: tuple[str, int, str, int]
+    """(SAE folder, feature) of both."""

@@ -55,7 +55,7 @@ class View:
     anchor: int | None = None
     """Feature where a range began (``v``)."""
     page: str = "main"
-    """``main`` or ``card`` (the card on the whole screen)."""
+    """``main``, ``card`` (the card on the whole screen) or ``compare`` (with the pinned feature)."""
     focus: str = "table"
     """``table`` or ``card``: who takes the arrow keys."""
     tokens: bool = False
@@ -65,6 +65,8 @@ class View:
     """Columns beside the usual ones because there is something to see in them (tags)."""
     picker: int | None = None
     """Column under the header picker, while it is open."""
+    pin: tuple[str, str, int] | None = None
+    """(model, SAE, feature) that is compared with."""
 
 
 def start(model: str, sae: str, feature: int | None) -> View:
@@ -244,6 +246,21 @@ def open_page(view: View) -> View:
     return replace(view, page="card", focus="card", card_top=0)
 
 
+def pin(view: View) -> View:
+    """``p``: pin the feature under the cursor and compare with it."""
+    return compare(replace(view, pin=(view.model, view.sae, view.cursor)))
+
+
+def compare(view: View) -> View:
+    """``P``: the comparison with the pinned feature, where one is pinned."""
+    return replace(view, page="compare", focus="table", card_top=0) if view.pin is not None else view
+
+
+def unpin(view: View) -> View:
+    """No comparison any more."""
+    return replace(view, pin=None, page="main" if view.page == "compare" else view.page)
+
+
 def escape(view: View) -> View:
     """Esc: leave the innermost thing: header picker, range, card page, card focus, then the filter."""
     if view.picker is not None:
@@ -320,6 +337,7 @@ def to_session(view: View) -> dict[str, Any]:
         "page": view.page,
         "focus": view.focus,
         "tokens": view.tokens,
+        "pin": list(view.pin) if view.pin is not None else None,
     }
 
 
@@ -333,12 +351,20 @@ def from_session(data: dict[str, Any]) -> View | None:
             filter=str(data["filter"]),
             sort=tuple((str(name), bool(falling)) for name, falling in data["sort"]) or FIRST_SORT,
             columns=tuple(str(name) for name in data["columns"]),
-            page="card" if data.get("page") == "card" else "main",
+            page=str(data["page"]) if data.get("page") in ("card", "compare") else "main",
             focus="card" if data.get("focus") == "card" else "table",
             tokens=bool(data.get("tokens")),
+            pin=_pin(data.get("pin")),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _pin(data: Any) -> tuple[str, str, int] | None:
+    if data is None:
+        return None
+    model, sae, row = data
+    return str(model), str(sae), int(row)
 
 
 def with_nan(columns: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from wbtui.tui.draw.bars import bar
 from wbtui.tui.draw.heads import HeadsLook, heads_block, heads_line
 from wbtui.tui.draw.line import Line, cut, rule, spread, width_of, wrap
 from wbtui.tui.draw.metrics import metrics_block
+from wbtui.tui.draw.near import NearLook, elsewhere_block, elsewhere_line, nearest_here
 from wbtui.tui.draw.note import mark_of, note_block, note_line
-from wbtui.tui.draw.population import Population, population_block, population_line
+from wbtui.tui.draw.population import Population, place_text, population_block, population_line
 from wbtui.tui.facts import (
     REASONS,
     ShownWord,
@@ -46,6 +47,7 @@ class Look:
     layers: int = 0
     populations: Mapping[str, Population] = field(default_factory=dict)
     heads: HeadsLook = field(default_factory=HeadsLook)
+    near: NearLook = field(default_factory=NearLook)
     unmasked: bool = False
     """A provisional row that was made before the token mask."""
 
@@ -74,11 +76,12 @@ def title(table: FeatureTable, row: int, width: int, look: Look) -> Line:
     return spread(left, right, width)
 
 
-def sentence(table: FeatureTable, row: int, width: int, lines: int = 2) -> list[Line]:
-    """What the title rests on, in words."""
+def sentence(table: FeatureTable, row: int, width: int, lines: int = 2, near: NearLook | None = None) -> list[Line]:
+    """What the title rests on, in words, and the nearest feature of the same SAE."""
     if state_of(table, row) == "absent":
         return [[("its numbers are on their way", "dim")]]
-    return wrap(says(table, row).split(), width, "dim")[:lines]
+    here = nearest_here(near, row) if near is not None else ""
+    return wrap([*says(table, row).split(), *(["·", *here.split()] if here else [])], width, "dim")[:lines]
 
 
 def words_block(table: FeatureTable, row: int, width: int, count: int, *, tokens: bool = False) -> list[Line]:
@@ -105,13 +108,26 @@ def words_block(table: FeatureTable, row: int, width: int, count: int, *, tokens
     return side_rows
 
 
-def bars_of(table: FeatureTable, row: int, side: str, width: int, count: int) -> list[Line]:
-    """A side's words as bars of z; the line of the noise stands where the list sinks into it."""
+def scale_of(table: FeatureTable, row: int, side: str, count: int) -> float:
+    """The z that fills a bar: the list's largest, or the noise's where that is larger."""
+    words = listed(table, row, side, count)
+    level = envelope(table, side)[:1]
+    largest = max((w.z for w in words if math.isfinite(w.z)), default=1.0)
+    return max(largest, float(level[0]) if len(level) and math.isfinite(level[0]) else 0.0)
+
+
+def bars_of(
+    table: FeatureTable, row: int, side: str, width: int, count: int, *, full: float | None = None
+) -> list[Line]:
+    """A side's words as bars of z; the line of the noise stands where the list sinks into it.
+
+    ``full`` is the z that fills a bar, by default :func:`scale_of`.
+    """
     words = listed(table, row, side, count)
     if not words:
         return wrap(("– " + _why_empty(table, row, side)).split(), width, "dim")
     levels = envelope(table, side)
-    full = max(max((w.z for w in words if math.isfinite(w.z)), default=1.0), float(levels[0]) if len(levels) else 0.0)
+    full = scale_of(table, row, side, count) if full is None else full
     name_width = min(max(8, max(cell_len(w.text) for w in words)), max(8, width * 2 // 5))
     bar_width = max(0, width - name_width - 1 - 5)
     sign = -1 if side == "against" else 1
@@ -225,7 +241,7 @@ def _flow(words: list[ShownWord], width: int, lines: int) -> list[Line]:
 
 def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Look) -> list[Line]:
     """The card beside the table: blocks from most to least telling, as many whole ones as the height holds."""
-    head = [title(table, row, width, look), *sentence(table, row, width)]
+    head = [title(table, row, width, look), *sentence(table, row, width, near=look.near)]
     if state_of(table, row) == "absent":
         return head
     if look.early:
@@ -235,11 +251,13 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
     crowd = population_block(
         look.populations.get("writes.z_max"), "writes.z_max", value_of(table, "writes.z_max", row), width
     )
-    extra = [*labels_block(table, row, width), *facts_block(table, row, width)]
+    elsewhere = elsewhere_block(look.near, row, width)
+    extra = [*labels_block(table, row, width), *facts_block(table, row, width, look.populations)]
     metrics = metrics_block(table, row, width, look.populations)
     note = note_block(table, row, width)
     heads = heads_block(table, row, width, look.heads, 8 if height >= 40 else 4)
-    room = height - len(note) - len(head) - 1 - len(reads) - len(heads) - len(crowd) - len(extra) - 3
+    others = (head, reads, heads, crowd, elsewhere, extra, note)
+    room = height - sum(map(len, others)) - 4
     with_metrics = room >= len(metrics) + (5 if heads else 8)
     count = max(4, min(20, room - (len(metrics) if with_metrics else 0)))
     blocks = [
@@ -248,6 +266,7 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
         heads,
         crowd,
         *([metrics] if with_metrics else []),
+        elsewhere,
         extra,
     ]
     out = list(head)
@@ -294,20 +313,21 @@ def labels_line(table: FeatureTable, row: int, width: int) -> Line:
     return spread([("labels  ", "head"), (text, "text" if found else "dim")], right, width)
 
 
-def facts_block(table: FeatureTable, row: int, width: int) -> list[Line]:
-    """Norms, alignment and what the mask took."""
-    parts = [
-        ("norm of decoder", value_of(table, "d_norm", row), ".2f"),
-        ("of encoder", value_of(table, "e_norm", row), ".2f"),
-        ("cosine of both", value_of(table, "selfcos", row), ".2f"),
-    ]
+def facts_block(
+    table: FeatureTable, row: int, width: int, populations: Mapping[str, Population] | None = None
+) -> list[Line]:
+    """Norms, alignment and what the mask took; behind each number the share of the SAE's features that lie below."""
     line: Line = []
-    for name, value, how in parts:
+    for name, column in (("norm of decoder", "d_norm"), ("of encoder", "e_norm"), ("cosine of both", "selfcos")):
+        value = value_of(table, column, row)
+        crowd = (populations or {}).get(column)
         line += [
             ("   " if line else "", "text"),
             (name + " ", "dim"),
-            (format(value, how) if math.isfinite(value) else "–", "text"),
+            (format(value, ".2f") if math.isfinite(value) else "–", "text"),
         ]
+        if crowd is not None and math.isfinite(value):
+            line.append((f" ({place_text(crowd.above(value))})", "dim"))
     out = [rule(width, "WEIGHTS"), cut(line, width)]
     masked = value_of(table, "writes.n_masked_above", row)
     best = value_of(table, "writes.masked_best_id", row)
@@ -326,16 +346,19 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
     if why:
         return [*out, *sentence(table, row, width)]
     makers: list[Callable[[], Line]] = [
-        lambda: _list_line(table, row, "writes", width),
-        lambda: _list_line(table, row, "reads", width, note="late layer: weak" if look.late else ""),
+        lambda: list_line(table, row, "writes", width),
+        lambda: list_line(table, row, "reads", width, note="late layer: weak" if look.late else ""),
         lambda: population_line(look.populations.get("writes.z_max"), value_of(table, "writes.z_max", row), width),
-        lambda: _list_line(table, row, "against", width),
+        lambda: list_line(table, row, "against", width),
         lambda: cut([("weights ", "head"), *_weights(table, row)], width),
     ]
     order = [0, 3, 1, 2, 4] if height >= 6 else [0, 1, 2, 3, 4]
     if look.heads.heads is not None or look.heads.note:
         makers.append(lambda: heads_line(table, row, width, look.heads))
         order.insert(3 if height >= 6 else 2, 5)
+    if look.near.tables:
+        makers.append(lambda: elsewhere_line(look.near, row, width))
+        order.insert(4, len(makers) - 1)
     if table.labels is not None and table.labels.stamp != (0, 0):
         makers.append(lambda: labels_line(table, row, width))
         order.insert(2, len(makers) - 1)
@@ -356,7 +379,8 @@ def _weights(table: FeatureTable, row: int) -> Line:
     return out
 
 
-def _list_line(table: FeatureTable, row: int, side: str, width: int, note: str = "") -> Line:
+def list_line(table: FeatureTable, row: int, side: str, width: int, note: str = "") -> Line:
+    """A side's words beyond noise on one line."""
     head: Line = [(f"{side:<8}", "head")]
     why = reason(table, row, "reads" if side == "reads" else "writes")
     if why:

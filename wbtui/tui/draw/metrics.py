@@ -1,4 +1,4 @@
-"""The evidence metrics in a table: value, level of the noise, share of noise that reaches it, place among all."""
+"""The evidence metrics in a table: value, place among all, share of noise that reaches it, level of the noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wbtui.tui.draw.bars import spark
 from wbtui.tui.draw.line import Line, cut, width_of
-from wbtui.tui.draw.population import Population, merged, place
+from wbtui.tui.draw.population import Population, merged, place, place_text
 from wbtui.tui.facts import inside_level, null_share, value_of
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ def metrics_block(
     """One line a metric; what lies beyond 99 % of noise stands out. Histogram and words follow where they fit."""
     if width < 10 + 24 * len(sides):
         sides = sides[:1]
+    with_level = width >= 10 + 31 * len(sides)
     head: Line = [(f"{'METRIC':<9}", "head")]
     for side in sides:
-        head += [(f"{side:>8}", "head"), (f"{'99 %':>7}", "head"), (f"{'noise ≥':>9}", "head")]
+        head += [(f"{side:>8}", "head"), (f"{'place':>7}", "head"), (f"{'noise ≥':>9}", "head")]
+        head += [(f"{'99 %':>7}", "head")] if with_level else []
     left = width - width_of(head)
     with_spark, with_words = left >= SPARK + 3, left >= SPARK + 3 + 40
     if with_spark:
@@ -48,9 +50,13 @@ def metrics_block(
         for side in sides:
             value, level = value_of(table, f"{side}.{name}", row), inside_level(table, side, name)
             beyond = math.isfinite(value) and math.isfinite(level) and value > level
+            among = populations.get(f"{side}.{name}")
+            place_ = place_text(among.above(value)) if among is not None and math.isfinite(value) else "–"
             line.append((_number(value, how).rjust(8), "strong" if beyond else "dim"))
-            line.append((_number(level, how).rjust(7), "dim"))
+            line.append((place_.rjust(7), "text" if beyond else "dim"))
             line.append((null_share(table, f"{side}.{name}", row).rjust(9), "text" if beyond else "dim"))
+            if with_level:
+                line.append((_number(level, how).rjust(7), "dim"))
         crowd = populations.get(f"writes.{name}")
         if with_spark and crowd is not None:
             line += [("   ", "text"), *_marked(crowd, value_of(table, f"writes.{name}", row))]

@@ -11,6 +11,7 @@ from wbtui.tui.draw.card import Look, bars_of, facts_block, labels_block, reads_
 from wbtui.tui.draw.heads import heads_block
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.draw.metrics import metrics_block
+from wbtui.tui.draw.near import elsewhere_block
 from wbtui.tui.draw.note import note_block
 from wbtui.tui.draw.population import population_block
 from wbtui.tui.facts import REASONS, reason, state_of, value_of
@@ -25,13 +26,13 @@ LISTED = 20
 def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Line]:
     """All of a feature, to be scrolled."""
     crowds = look.populations
-    out = [title(table, row, width, look), *sentence(table, row, width, lines=4)]
+    out = [title(table, row, width, look), *sentence(table, row, width, lines=4, near=look.near)]
     if state_of(table, row) == "absent":
         return out
     if look.early:
         out.append([("early layer: what it writes says little about prediction", "dim")])
     if reason(table, row):
-        return [*out, [], *facts_block(table, row, width)]
+        return [*out, [], *facts_block(table, row, width, crowds)]
     late_words = " (late layer: weak evidence)" if look.late else ""
     sides = [("WRITES", "writes"), ("READS" + late_words, "reads"), ("AGAINST", "against")]
     at_once = 3 if width >= 132 else 2 if width >= 92 else 1
@@ -49,7 +50,9 @@ def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Li
     out += [*metrics_block(table, row, width, crowds), []]
     value = value_of(table, "writes.z_max", row)
     out += [*population_block(crowds.get("writes.z_max"), "writes.z_max", value, width), []]
-    out += [*facts_block(table, row, width), [], [(fit(RECONSTRUCTION, width), "faint")]]
+    if near := elsewhere_block(look.near, row, width):
+        out += [*near, []]
+    out += [*facts_block(table, row, width, crowds), [], [(fit(RECONSTRUCTION, width), "faint")]]
     return out
 
 

@@ -29,6 +29,7 @@ from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_actions import MainActions
 from wbtui.tui.screens.main_ask import MainAsk
 from wbtui.tui.screens.main_keep import MainKeep
+from wbtui.tui.screens.main_near import TABLE_SHARE, MainNear
 from wbtui.tui.screens.main_states import empty_lines, first_run_lines, waiting_lines
 from wbtui.tui.screens.main_work import MainWork
 from wbtui.tui.widgets.card import Card
@@ -45,7 +46,7 @@ HELD = 0.13
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
 
 
-class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
+class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     """Draws a :class:`wbtui.tui.state.View`; keys replace it by another."""
 
     CONTEXT = "main"
@@ -90,6 +91,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
         self.row_failure = {}
         self.unmasked: set[int] = set()
         self.heads_seen = False
+        self.cosines = {}
         self.job: dict[str, Any] | None = None
         self._ticket = 0
         self._made = -1
@@ -134,7 +136,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
     @property
     def keys_context(self) -> str:
         """The page has keys of its own."""
-        return "page" if self.view.page == "card" else "main"
+        return {"card": "page", "compare": "compare"}.get(self.view.page, "main")
 
     @property
     def panel(self) -> str:
@@ -145,7 +147,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
     def settled(self) -> bool:
         """Whether what is on screen is all that is there (pictures and tests wait for it)."""
         ready = self.opened is not None and self.arranged is not None and self._made == self.opened.table.version
-        ready = ready and self.heads_seen
+        ready = ready and self.heads_seen and self.near_seen and not self.pinning
         return bool(ready) and self._card_timer is None and self._refresh_timer is None
 
     @property
@@ -175,7 +177,14 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
         if full:
             card.styles.width, card.styles.height = "1fr", "1fr"
             return
-        shares.display = self.split
+        shares.display = self.split and self.view.page == "main"
+        if self.view.page == "compare":
+            table.divider = False
+            body.styles.layout = "vertical"
+            card.styles.width = "1fr"
+            left.styles.height = max(4, (height - 5) // TABLE_SHARE)
+            card.styles.height = "1fr"
+            return
         if self.split:
             body.styles.layout = "horizontal"
             card.styles.width = max(52, min(92, width * 52 // 100))
@@ -226,6 +235,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
         self.row_failure = {}
         self.unmasked = set()
         self.heads_seen = False
+        self.near_seen = self.near_asked = False
         self.view = replace(message.view, model=opened.model.name, sae=opened.sae.name)
         self.taken(opened.table.kept)
         self.place()
@@ -237,6 +247,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
         if self.opened is None:
             return
         self.look_for_heads()
+        self.look_for_near()
         if self.opened.missing:
             self.ask_compute("screen")
         else:
@@ -276,6 +287,10 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
         self.draw()
         self.make_background()
 
+    def on_cosines_read(self, message: say.CosinesRead) -> None:
+        """Draw them."""
+        self.draw_card()
+
     # Drawing --------------------------------------------------------------------------------------------------------
 
     def set_view(self, view: st.View, *, keep_notice: bool = False) -> None:
@@ -297,8 +312,8 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
             self.rearrange()
         self.draw_frame()
         self.draw_table()
-        if (view.cursor, view.marks, view.tokens, view.card_top, view.page) != (
-            old.cursor, old.marks, old.tokens, old.card_top, old.page,
+        if (view.cursor, view.marks, view.tokens, view.card_top, view.page, view.pin) != (
+            old.cursor, old.marks, old.tokens, old.card_top, old.page, old.pin,
         ):  # fmt: skip
             self.draw_card_soon()
 
@@ -380,7 +395,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
 
     def draw_table(self) -> None:
         """The rows in sight."""
-        if self.view.page != "main":
+        if self.view.page == "card":
             return
         table = self.opened.table if self.opened else None
         empty = empty_lines(self.opened, self.failure, self.view, self.arranged, self.table_view.inner_width)
@@ -417,9 +432,12 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainWork, WbScreen):
             layers=self.opened.model.n_layers,
             populations=self.populations,
             heads=self.heads_look(),
+            near=self.near_look(),
             unmasked=row in self.unmasked,
         )
-        if state_of(table, row) == "absent":
+        if self.view.page == "compare":
+            lines = self.compare_page(width, height)
+        elif state_of(table, row) == "absent":
             self.ask_row(row)
             lines = waiting_lines(self, row, width)
         elif self.view.page == "card":

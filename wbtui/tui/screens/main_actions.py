@@ -124,7 +124,7 @@ class MainActions:
     def open_bar(self, kind: str, prompt: str, text: str) -> None:
         """The line under the head takes text."""
         me = self.me
-        if me.view.page != "main" and kind != "tag":
+        if me.view.page == "card" and kind != "tag":
             me.set_view(replace(me.view, page="main", focus="table", card_top=0))
         me.typing = kind
         me.add_class("-typing")
@@ -226,25 +226,9 @@ class MainActions:
         me = self.me
         me.history = me.history.visit(me.view)
         view = st.start(address.model, address.sae or "", address.feature)
-        view = replace(view, filter=me.view.filter, sort=me.view.sort, columns=me.view.columns, page=me.view.page)
+        view = replace(view, filter=me.view.filter, sort=me.view.sort, columns=me.view.columns, page=me.view.page,
+                       pin=me.view.pin)  # fmt: skip
         me.open(address, view, at_top=address.feature is None)
-
-    def action_layer(self, step: int) -> None:
-        """The SAE of the nearest layer before or after."""
-        me = self.me
-        if me.opened is None:
-            return
-        sae = me.opened.layer_neighbour(step)
-        if sae is None:
-            self.notify_line(
-                f"no SAE {'after' if step > 0 else 'before'} layer {me.opened.sae.layer} at {me.opened.sae.site}",
-                "warn",
-            )
-            return
-        self.visit(Address(me.opened.model.name, sae.name))
-        self.notify_line(
-            f"{sae.name}: a feature's number means nothing in another layer; at the top of the list", "dim"
-        )
 
     def action_history(self, step: int) -> None:
         """Back or forward."""
@@ -273,7 +257,7 @@ class MainActions:
     def action_sort_choose(self) -> None:
         """Open the header picker."""
         me = self.me
-        if me.view.page != "main":
+        if me.view.page == "card":
             return
         me.set_view(st.move_picker(me.view, tuple(c.name for c in me.table_view.cells), 0))
         self.notify_line("← → choose a column · ⏎ sort by it · + add it as a further key · Esc leave", "dim")

@@ -19,6 +19,8 @@ from wbtui.tui.facts import shares_of
 if TYPE_CHECKING:
     from wbtui.tui.screens.main import MainScreen
 
+PLACED = (*(f"{side}.{name}" for side in ("writes", "reads") for name, _, _ in METRICS), "d_norm", "e_norm", "selfcos")
+"""Metrics whose place among all features is shown."""
 REFRESH_EVERY = 0.25
 """Seconds between looks for landed shards, however fast they land."""
 
@@ -119,6 +121,7 @@ class MainWork:
                     self.me.notify_line("cancelled; what is finished stays, C goes on", "dim")
         if job.get("event") == "product":
             self.look_for_heads()
+            me.look_for_near()
             me.run_worker(self._recheck, group="recheck", exclusive=True)  # type: ignore[arg-type]
         if job.get("event") in ("shard", "product", "job", "connected"):
             me._again_soon()
@@ -129,7 +132,9 @@ class MainWork:
         opened = me.opened
         if opened is None:
             return
-        opened.missing = await asyncio.to_thread(missing_analyses, opened.cache, opened.plan)
+        before, opened.missing = opened.missing, await asyncio.to_thread(missing_analyses, opened.cache, opened.plan)
+        if before and not opened.missing:
+            me.look_for_near()
         me.look_for_rows()
         me.draw_last()
 
@@ -193,7 +198,7 @@ class MainWork:
         version = opened.table.version
 
         def make() -> tuple[dict[str, Population], dict[str, Any] | None]:
-            found = {f"writes.{name}": make_population(opened.table, f"writes.{name}") for name, _, _ in METRICS}
+            found = {name: make_population(opened.table, name) for name in PLACED}
             return {k: v for k, v in found.items() if v is not None}, shares_of(opened.table)
 
         try:
