@@ -45,6 +45,7 @@ class DepthScreen(PageScreen):
     """
 
     CONTEXT = "depth"
+    HEADS_FIRST = True
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("depth")]
 
     def __init__(self, main: MainScreen, opened: Opened) -> None:

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class GlossaryScreen(ReadingScreen):
-    """Every metric in a line or two."""
+    """Every metric in a line or two.
 
-    def __init__(self, table: FeatureTable | None, row: int) -> None:
+    Args:
+        heads_first: what heads and depth are told in stands before the metrics of features.
+    """
+
+    def __init__(self, table: FeatureTable | None, row: int, *, heads_first: bool = False) -> None:
         super().__init__()
         self.table = table
         self.row = row
+        self.heads_first = heads_first
 
     def lines(self, width: int) -> list[Line]:
         """Definition and bars, then metric by metric, then the tokens as they are."""
@@ -33,6 +38,8 @@ class GlossaryScreen(ReadingScreen):
         out: list[Line] = [[("WHAT THE NUMBERS MEAN", "strong")], [(RECONSTRUCTION, "dim")], []]
         if table is not None:
             out += self._settings(table, width)
+        if self.heads_first:
+            out += [*self._heads(width), []]
         value_width = 10 if here else 0
         out.append(rule(width, "METRIC", f"#{self.row}" if here else ""))
         for entry in glossary():
@@ -47,10 +54,24 @@ class GlossaryScreen(ReadingScreen):
                 first += [(value.rjust(max(1, width - used)), "strong")]
             out.append(first)
             out += [[(" " * 26, "text"), *line] for line in body[1:]]
+        if not self.heads_first:
+            out += [[], *self._heads(width)]
         if here and table is not None:
             for side in ("writes", "reads"):
                 out += [[], rule(width, f"TOKENS THAT IT {side.upper()}, spaces shown as ␣", "id · score · z")]
                 out += tokens_of(table, self.row, side, width, int(table.origin.definition.k_show))
+        return out
+
+    @staticmethod
+    def _heads(width: int) -> list[Line]:
+        from wbtui.features.glossary_heads import heads_glossary
+
+        out = [rule(width, "HEADS AND DEPTH")]
+        for entry in heads_glossary():
+            named = [] if entry.source == OURS else [f"[{entry.source}]"]
+            body = wrap([*entry.meaning.split(), *named], width - 26, "text") or [[]]
+            out.append([(fit(entry.name, 24) + "  ", "key"), *body[0]])
+            out += [[(" " * 26, "text"), *line] for line in body[1:]]
         return out
 
     @staticmethod

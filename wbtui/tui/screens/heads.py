@@ -51,6 +51,7 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
     """
 
     CONTEXT = "heads"
+    HEADS_FIRST = True
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("heads")]
 
     def __init__(self, main: MainScreen, opened: Opened) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 
@@ -30,6 +30,8 @@ class PageScreen(WbScreen):
     """
 
     AUTO_FOCUS = ""
+    HEADS_FIRST: ClassVar[bool] = False
+    """Whether the glossary opens on heads and depth."""
 
     def __init__(self, opened: Opened) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class PageScreen(WbScreen):
         """What the numbers mean."""
         from wbtui.tui.screens.glossary import GlossaryScreen
 
-        self.app.push_screen(GlossaryScreen(self.opened.table, self.row))
+        self.app.push_screen(GlossaryScreen(self.opened.table, self.row, heads_first=self.HEADS_FIRST))
 
     def action_back(self) -> None:
         """Back to where one came from."""
