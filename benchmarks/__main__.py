@@ -28,7 +28,7 @@ BENCHMARKS = {
     "app": [],
     "service": ["--dask"],
 }
-BY_NAME = {"million": []}
+BY_NAME = {"million": [], "loading": ["--full"]}
 """Long ones: never run unless named."""
 RESULTS = Path(__file__).with_name("results.json")
 

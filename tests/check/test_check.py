@@ -88,6 +88,19 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
         asked(model)
 
 
+def test_a_model_that_memory_cannot_hold_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wbtui.check import forward
+    from wbtui.errors import WorkError
+
+    model = tiny_model(tmp_path, "llama", sharded=True)
+    assert forward.bytes_needed(model) == 4 * sum(
+        t.numel() for path in model.glob("*.safetensors") for t in load_file(path).values()
+    )
+    monkeypatch.setattr(forward, "bytes_available", lambda: 1000)
+    with pytest.raises(WorkError, match="in float32"):
+        asked(model)
+
+
 def test_a_difference_that_is_no_number_fails() -> None:
     assert Row("logits", "", float("nan"), 1e-3, "").passed is False
     assert Row("logits", "", None, 1e-3, "").passed is None

@@ -11,6 +11,7 @@ import torch
 
 from tests.fixtures import tiny_model, tiny_sae
 from tests.sources.conftest import load_reference, source_of
+from wbtui.catalog.attention import AttentionFacts
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import plan_tokens
 from wbtui.catalog.plan_attention import no_reader, plan_attention, readers
@@ -112,15 +113,16 @@ def test_readers_skip_layers_without_heads(tmp_path: Path) -> None:
 
 
 def test_words_of_heads(tmp_path: Path) -> None:
-    def words(model_type: str) -> tuple[str, ...]:
+    def facts(model_type: str) -> AttentionFacts:
         model = tiny_model(tmp_path, model_type)
         info = find_model(str(model))
         sae = find_sae(info, str(tiny_sae(tmp_path, model, layer=0)))
-        return plan_attention(info, sae, AttentionDefinition(), tmp_path / "cache").facts.words
+        return plan_attention(info, sae, AttentionDefinition(), tmp_path / "cache").facts
 
-    assert words("llama") == ()
-    assert words("olmo2") == ("per-feature normalised (q/k norms)", "normalised over all heads together")
-    assert words("gpt_oss") == ("a sink joins each softmax: attention sums below 1",)
+    assert (facts("llama").words, facts("llama").marks) == ((), "")
+    assert facts("olmo2").words == ("per-feature normalised (q/k norms)", "normalised over all heads together")
+    assert facts("gpt_oss").words == ("a sink joins each softmax: attention sums below 1",)
+    assert (facts("olmo2").marks, facts("gpt_oss").marks) == ("q/k norms", "sink")
 
 
 def test_offsets_beyond_the_reach_of_longrope_are_refused(tmp_path: Path) -> None:

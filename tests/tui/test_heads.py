@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -553,3 +554,20 @@ async def test_nothing_is_asked_twice_while_it_is_under_way(place: Place) -> Non
         await until(pilot, lambda: page.job is not None)
         await pilot.press("L")
         assert client.ops().count("compute") == 1
+
+
+async def test_what_is_particular_to_the_heads_is_told(paired: Place) -> None:
+    """GIVEN heads with q/k norms WHEN their page is open THEN it says so, in a few letters where it is narrow."""
+    app = paired.app(paired.address("L1", 5))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await pilot.press("h")
+        screen = await heads_page(pilot)
+        heads = screen.heads
+        assert heads is not None and heads.plan is not None
+        assert "q/k norms" not in " ".join(screen._meanings())
+        facts = dataclasses.replace(heads.plan.facts, qk_norm="head")
+        heads.plan = dataclasses.replace(heads.plan, facts=facts)
+        long, _, short = screen._meanings()
+        assert "per-feature normalised (q/k norms)" in long
+        assert short.endswith("· q/k norms") and len(short) < 60

@@ -59,6 +59,12 @@ class AttentionFacts:
         return AttentionFacts(**data)
 
     @property
+    def marks(self) -> str:
+        """:attr:`words` in a few letters, for narrow screens."""
+        marks = {"q/k norms": self.qk_norm != "none", "sink": self.sinks, "gated": self.gated}
+        return ", ".join(mark for mark, there in marks.items() if there)
+
+    @property
     def words(self) -> tuple[str, ...]:
         """What a reader must know about these heads' numbers, in words; empty for plain heads."""
         out = []

@@ -6,6 +6,7 @@ that the architecture table gives to their tensors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wbtui.catalog.tensors import tensor_files
 from wbtui.errors import WeightsError
 from wbtui.sources.checkpoint import Checkpoint
+from wbtui.tensorfile import read_header
 
 PROMPTS = (
     "The cat sat on the mat, and the dog ran over the hill in 2024.",
@@ -124,6 +127,22 @@ class RealModel:
 
 def _plain(x: Tensor) -> Tensor:
     return x.detach()[0].float().cpu()
+
+
+def bytes_needed(folder: Path) -> int:
+    """What the real model takes in float32: four bytes a number of every tensor in the files."""
+    files = set(tensor_files(folder).values())
+    return 4 * sum(math.prod(t.shape) for file in files for t in read_header(file).tensors.values())
+
+
+def bytes_available() -> int | None:
+    """Memory that the machine can give without swapping; None where that is not told (off Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
 
 
 def prompt_ids(folder: Path, prompts: list[str], d_vocab: int) -> tuple[list[Tensor], str]:

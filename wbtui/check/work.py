@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wbtui.errors import WbtuiError
+from wbtui.errors import WbtuiError, WorkError
 
 TOLERANCE = 1e-3
 
@@ -25,12 +25,13 @@ def check(request: dict[str, Any], said: Callable[[str], None] = lambda _: None)
 
     Raises:
         WeightsError: what cannot be read or loaded.
+        WorkError: no room for the model.
     """
     from wbtui.catalog.models import model_info
     from wbtui.catalog.saes import SaeInfo
     from wbtui.check.compare import Row, embedding_row, layer_rows, logits_row
     from wbtui.check.dictionary import published_rows, sae_rows
-    from wbtui.check.forward import PROMPTS, RealModel, prompt_ids
+    from wbtui.check.forward import PROMPTS, RealModel, bytes_available, bytes_needed, prompt_ids
     from wbtui.check.published import INDEX
     from wbtui.sources.checkpoint import Checkpoint
 
@@ -38,7 +39,14 @@ def check(request: dict[str, Any], said: Callable[[str], None] = lambda _: None)
     ckpt, info = Checkpoint(folder), model_info(request["name"], folder, "folder")
     tolerance = float(request.get("tolerance", TOLERANCE))
     ids, words = prompt_ids(folder, list(request.get("prompts") or PROMPTS), info.d_vocab)
-    said("loading the model with transformers")
+    needed, free = bytes_needed(folder), bytes_available()
+    if free is not None and needed > free:
+        raise WorkError(
+            f"{folder}: {needed / 1e9:.1f} GB in float32, {free / 1e9:.1f} GB of memory available",
+            "room for the whole model, which a check builds once",
+            "check it on a machine with more memory",
+        )
+    said(f"loading the model with transformers in float32 ({needed / 1e9:.2f} GB)")
     real = RealModel(ckpt, request.get("device", "cpu"), info.headless)
     said(f"one forward pass of {words}")
     seen = [real.run(one) for one in ids]

@@ -234,10 +234,13 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
         words = f"{STATISTIC_WORDS[statistic]} over noise · {offset} · scale {definition.scale}"
         if heads is not None and heads.estimated(statistic):
             words = "≈ " + words
+        short = f"{STATISTIC_WORDS[statistic]} over noise"
         if heads is not None and heads.plan is not None:
-            words = " · ".join((words, *heads.plan.facts.words))
+            facts = heads.plan.facts
+            words = " · ".join((words, *facts.words))
+            short += f" · {facts.marks}" if facts.marks else ""
         noise = heads.null_words() if heads is not None else ""
-        return [f"{words} · {noise}" if noise else words, words, f"{STATISTIC_WORDS[statistic]} over noise"]
+        return [f"{words} · {noise}" if noise else words, words, short]
 
     def _title(self, width: int) -> Line:
         row, table = self.row, self.table
