@@ -24,6 +24,7 @@ BENCHMARKS = {
     "growth": [],
     "dictionary": [],
     "match": [],
+    "questions": [],
     "features_table": [],
     "app": [],
     "service": ["--dask"],

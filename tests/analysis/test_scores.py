@@ -9,7 +9,7 @@ from scipy import stats
 
 from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
 from wbtui.analysis.nulls import directions
-from wbtui.analysis.scores import best, score_rows
+from wbtui.analysis.scores import BACK, best, score_columns, score_rows
 from wbtui.errors import Cancelled, UsageError
 
 
@@ -29,8 +29,13 @@ def test_products_lengths_and_spread_are_dense_ones(centre: bool, columns: bool)
     if centre:
         q = q - q.mean(1, keepdim=True)
     store = w.T.contiguous()
-    blocks = (lambda: (store[:, a : a + 100].T for a in range(0, 333, 100))) if columns else (lambda: w.split(50))
-    found = score_rows(blocks, q, centre=centre, n=333)
+    if columns:
+        found = score_columns(store, q, centre=centre)
+    else:
+        found = score_rows(lambda: w.split(50), q, centre=centre, n=333)
+    again = score_columns(store, q, centre=centre, lengths=found.lengths)
+    np.testing.assert_allclose(again.scores, found.scores, atol=1e-5)
+    np.testing.assert_allclose(again.tail(again.scores[:, 1], 1), found.tail(found.scores[:, 1], 1), rtol=1e-3)
     x = w.double().numpy()
     x = x - x.mean(1, keepdims=True) if centre else x
     good = np.isfinite(x).all(1) & (x != 0).any(1)
@@ -72,6 +77,23 @@ def test_tails_are_those_of_drawn_directions(power: float) -> None:
         # a factor of two at 1 in 1,000 where the dictionary has but a dozen dimensions, and then too careful
         slack = 0.15 if share >= 0.01 else 0.35 if power < 1 else 1.0
         assert share * (1 - min(slack, 0.35)) <= at <= share * (1 + slack), (share, at)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_wide_dictionary_takes_its_law_from_a_part(columns: bool) -> None:
+    n = 3 * BACK
+    w = rows_of(n, 48, 8, 0.5)
+    q = torch.randn(2, 48, generator=torch.Generator().manual_seed(9))
+    found = score_columns(w.T.contiguous(), q) if columns else score_rows(lambda: w.split(256), q, n=n)
+    x, y = w.double().numpy(), q.double().numpy()
+    np.testing.assert_allclose(found.dots, x @ y.T, atol=1e-4)
+    covariance = x.T @ x / n
+    a = np.einsum("kd,de,ke->k", y, covariance, y)
+    np.testing.assert_allclose(found.a, a, rtol=1e-5)
+    np.testing.assert_allclose(found.b, ((y @ covariance) ** 2).sum(1) / a, rtol=0.1)
+    drawn = (directions("decoder_cov", 20_000, 5, rows=w) @ q.T)[:, 1].double().numpy()
+    for share in (0.3, 0.05, 0.01):
+        assert float(found.tail(np.quantile(drawn, 1 - share), 1)) == pytest.approx(share, rel=0.3)
 
 
 def test_a_dictionary_of_few_dimensions_has_no_tail() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbtui.analysis.scores import Lengths, Scores, score_columns, score_rows
 from wbtui.analysis.streaming import Stop, TileBuffer, poll
 from wbtui.analysis.tokens import output_directions, reduce_tile, score_tile
 from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import SaeInfo, find_sae, list_saes
 from wbtui.catalog.stream import identity, is_parallel, label, one_per_hook, writes_at
-from wbtui.compute.weights import Weights
+from wbtui.compute.weights import _RESIDENT, Weights
 from wbtui.errors import UsageError, WeightsError, WorkError
 from wbtui.features.vocabulary import Vocabulary
 from wbtui.sources.sae import SaeSource
@@ -107,6 +109,22 @@ class Question:
         if len(parts) != len(features):
             raise UsageError(f"{sae.name}: {source.reads_absent}", "an SAE whose encoder reads the stream")
         return torch.cat(parts) if parts else torch.zeros(0, self.weights.checkpoint.dims.d_model)
+
+    def scored(self, sae: SaeInfo, side: str, queries: Tensor, *, centre: bool) -> Scores:
+        """Every row of an SAE's side against queries ``[K, D]``, in one read of its weights."""
+        source, queries = self.source(sae), queries.to(self.device)
+        stamps = tuple((str(f), (stat := f.stat()).st_size, stat.st_mtime_ns) for f in sae.files)
+        key = ("lengths", identity(sae), stamps, self.weights.spec.model["path"], side, centre, str(self.device))
+        kept: list[Lengths] = _RESIDENT.get(key, list, lambda _: sae.d_sae * 9)  # filled below, by the first question
+        lengths = kept[0] if kept else None
+        columns = source.columns(side)
+        if columns is not None:
+            scores = score_columns(columns, queries, centre=centre, lengths=lengths, stop=self.stop)
+        else:
+            blocks = partial(source.blocks, side)
+            scores = score_rows(blocks, queries, centre=centre, n=source.n, lengths=lengths, stop=self.stop)
+        kept[:] = [scores.lengths]
+        return scores
 
     def feature_row(self, sae: SaeInfo, feature: int, side: str = "writes") -> Tensor:
         """One row ``[d_model]``, finite and not zero.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.output_value import OutputValue
-from wbtui.analysis.scores import Scores, best, score_rows
+from wbtui.analysis.scores import Scores, best
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import feeds, identity, read_position, write_position, writes_at
 from wbtui.compute.ask import WORDS, Question, number
@@ -78,12 +78,8 @@ def edges(question: Question) -> dict[str, Any]:
 
 
 def _scored(question: Question, sae: SaeInfo, side: str, queries: Tensor) -> Scores:
-    source = question.source(sae)
     queries = queries if queries.ndim == 2 else queries[None]
-    return score_rows(
-        lambda: source.blocks(side), queries.to(question.device), centre=question.centre and side == "reads",
-        n=source.n, stop=question.stop,
-    )  # fmt: skip
+    return question.scored(sae, side, queries, centre=question.centre and side == "reads")
 
 
 def _heads(question: Question, d: Tensor) -> tuple[Tensor, str, int]:

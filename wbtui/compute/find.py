@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.scores import best, score_rows
+from wbtui.analysis.scores import best
 from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import at_position, identity, label, parse_position, read_position, writes_at
@@ -72,11 +72,8 @@ def score_sae(
         query: ``[D]`` fp64, centred already in a LayerNorm model.
         whole: keep rows' mean over the width in their lengths (scores of logits are per unit of the decoder as it is).
     """
-    source = question.source(sae)
     centre = question.centre and not (whole and side == "writes")
-    scores = score_rows(
-        lambda: source.blocks(side), query[None].to(question.device), centre=centre, n=source.n, stop=question.stop
-    )
+    scores = question.scored(sae, side, query[None], centre=centre)
     values = scores.scores
     z, ids = scores.z(values)[:, 0], best(values[:, 0], top)
     tails = scores.tail(values[ids, 0])

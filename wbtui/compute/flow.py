@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
-from wbtui.analysis.scores import best, score_rows
+from wbtui.analysis.scores import best
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import MODULES, identity, in_order, writes_at
 from wbtui.compute.ask import WORDS, Question, number
@@ -91,15 +91,11 @@ def best_match(question: Question, sae: SaeInfo, direction: Tensor) -> dict[str,
     """The feature of an SAE whose decoder is nearest to a direction, its cosine, and how likely the best of as many
     random directions of that SAE's covariance is to come as near. None where no row is usable."""
     question.poll()
-    source = question.source(sae)
     query = direction.double()
     if question.centre:
         query = query - query.mean()
     query = query / query.norm()
-    scores = score_rows(
-        lambda: source.blocks("writes"), query[None].to(question.device), centre=question.centre, n=source.n,
-        stop=question.stop,
-    )  # fmt: skip
+    scores = question.scored(sae, "writes", query[None], centre=question.centre)
     values = scores.scores[:, 0]
     found = best(values, 1)
     if not len(found):

@@ -43,7 +43,7 @@ from wbtui.sources.model import norm_gain
 from wbtui.tensorfile import TensorEntry, read_header
 
 _TILE = 128
-BLOCK_ROWS = 128
+BLOCK_ROWS = 256
 """Decoder rows of a block of :meth:`SaeSource.blocks`: a block of them stays in a core's cache."""
 BLOCK_COLUMNS = 512
 """Encoder columns of a block: narrower ones read half pages."""
@@ -166,6 +166,16 @@ class SaeSource:
             part = self.decoder_rows(start, stop) if side == "writes" else self.encoder_rows(start, stop)
             assert part is not None
             yield part
+
+    def columns(self, side: str) -> torch.Tensor | None:
+        """The matrix ``[d_model, d_sae]`` whose columns are the rows of a side, as a view of the mapped file in its
+        dtype; None where rows are stored as rows, or must be changed first. Not centred, as :meth:`blocks`."""
+        if side == "writes" or self._encoder is None or self.reads_absent is not None or not self._encoder.features:
+            return None
+        if self._read_gain is not None or self.info.conventions.get("normalize_activations") == "layer_norm":
+            return None
+        whole = self._encoder.view()
+        return None if whole is None else whole.T
 
     def _write_matrix(self) -> torch.Tensor | None:
         """``[d_in, d_model]`` float32 from the hook's basis into the stream; None where the decoder is in it."""

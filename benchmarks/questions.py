@@ -1,0 +1,177 @@
+"""Questions about every feature, as ratios to reading the weights once: a direction query over many SAEs, the edges of
+one feature over the same.
+
+Random SAEs of 16,384 x 2,304 in SAELens's files, in the page cache. The floor is reading the bytes that a question must
+see once, with ``readinto`` into one reused buffer, by as many threads as the questions use. Each measured run follows a
+run of its floor, and the ratio is the median of those pairs. Files are made in a temporary folder: ``--saes 26`` needs
+8 GB of it (and of page cache); the default is 3 SAEs of full size, since SAEs are read one after another and the ratio
+does not depend on how many there are; ``--shrink`` divides the features.
+
+Row lengths are kept between questions, as the worker keeps them; ``first find`` is a question that has to find them.
+
+Run with ``python -m benchmarks.questions``; ``--json FILE`` writes all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.measure import paired
+from wbtui.analysis.scores import Lengths, Scores, score_columns, score_rows
+from wbtui.analysis.streaming import Stop
+from wbtui.sources.sae import BLOCK_ROWS, DictionaryMatrix
+from wbtui.tensorfile import read_header
+
+D_MODEL, FEATURES, HEADS = 2304, 16_384, 8
+CHUNK = 4 << 20
+
+
+class Files:
+    """SAEs on disk, read as the questions read them.
+
+    Args:
+        folder: where to make them. count: how many. features: of each.
+    """
+
+    def __init__(self, folder: Path, count: int, features: int) -> None:
+        self.paths: list[Path] = []
+        self.features = features
+        self.lengths: dict[tuple[Path, str], Lengths] = {}
+        draw = torch.Generator().manual_seed(0)
+        for n in range(count):
+            path = folder / f"{n}.safetensors"
+            decoder = torch.nn.functional.normalize(torch.randn((features, D_MODEL), generator=draw), dim=1)
+            save_file({"W_dec": decoder, "W_enc": decoder.T.contiguous()}, path)
+            self.paths.append(path)
+
+    def matrix(self, path: Path, name: str) -> DictionaryMatrix:
+        """A matrix as the sources map it."""
+        place = {"file": str(path), "tensor": name, "features": 0 if name == "W_dec" else 1}
+        return DictionaryMatrix(place, self.features, D_MODEL)
+
+    def scored(self, path: Path, name: str, queries: torch.Tensor, stop: Stop | None = None) -> Scores:
+        """As :meth:`wbtui.compute.ask.Question.scored` has it."""
+        whole = self.matrix(path, name).view()
+        assert whole is not None
+        kept = self.lengths.get((path, name))  # as the worker keeps them
+        if name == "W_enc":
+            found = score_columns(whole.T, queries, lengths=kept, stop=stop)
+        else:
+            found = score_rows(lambda: whole.split(BLOCK_ROWS), queries, n=self.features, lengths=kept, stop=stop)
+        self.lengths[path, name] = found.lengths
+        return found
+
+    def read(self, name: str, threads: int) -> None:
+        """The floor: one tensor of every file, once, into reused buffers."""
+        for path in self.paths:
+            entry = read_header(path).tensors[name]
+            cuts = [entry.begin + (entry.end - entry.begin) * i // threads for i in range(threads + 1)]
+
+            def part(begin: int, end: int, path: Path = path) -> None:
+                buffer = bytearray(CHUNK)
+                with open(path, "rb", buffering=0) as file:
+                    file.seek(begin)
+                    left = end - begin
+                    while left:
+                        left -= file.readinto(memoryview(buffer)[: min(CHUNK, left)]) or left
+
+            workers = [threading.Thread(target=part, args=cut) for cut in itertools.pairwise(cuts)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+
+
+def measure(count: int, features: int, repeat: int) -> dict[str, dict[str, float]]:
+    """Each question's seconds, its floor's, and their ratio; and how fast a query stops."""
+    threads = torch.get_num_threads()
+    draw = torch.Generator().manual_seed(1)
+    query = torch.randn((1, D_MODEL), generator=draw)
+    through = torch.randn((1 + HEADS, D_MODEL), generator=draw)
+    out: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = Files(Path(folder), count, features)
+
+        def ask(name: str, queries: torch.Tensor, paths: Sequence[Path] = files.paths) -> None:
+            for path in paths:
+                found = files.scored(path, name, queries)
+                values = found.scores
+                found.z(values)
+                found.tail(values[:20, 0])
+
+        half = len(files.paths) // 2
+
+        def edges() -> None:
+            # of a feature in the middle: decoders of the layers before it, encoders of those after it, and its reading
+            # layer's heads beside the direct path
+            ask("W_dec", query, files.paths[:half])
+            ask("W_enc", through, files.paths[half:])
+
+        cases = {
+            "find w:": (lambda: ask("W_dec", query), lambda: files.read("W_dec", threads)),
+            "find r:": (lambda: ask("W_enc", query), lambda: files.read("W_enc", threads)),
+            "edges": (edges, lambda: files.read("W_dec", threads)),
+        }
+        first = paired(lambda: (files.lengths.clear(), cases["find w:"][0]()), cases["find w:"][1], repeat)
+        out["first find"] = first
+        for name, (run, floor) in cases.items():
+            run()
+            out[name] = paired(run, floor, repeat)
+        out["find w:"] |= {"saes": count, "features": features, "d_model": D_MODEL, "threads": threads}
+        out["stop"] = {"seconds": stop_after(files)}
+    return out
+
+
+def stop_after(files: Files) -> float:
+    """Seconds from raising the stop flag in the middle of a query to its end."""
+    from wbtui.errors import Cancelled
+
+    state = {"blocks": 0, "raised": 0.0}
+
+    def stop() -> bool:
+        state["blocks"] += 1
+        if state["blocks"] == 5:
+            state["raised"] = time.perf_counter()
+        return state["blocks"] > 5
+
+    try:
+        files.scored(files.paths[0], "W_enc", torch.ones(1, D_MODEL), stop)
+    except Cancelled:
+        return time.perf_counter() - state["raised"]
+    return float("nan")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--saes", type=int, default=4)
+    parser.add_argument("--shrink", type=int, default=1, help="divide the features")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", help="write all numbers to FILE, or - for stdout")
+    args = parser.parse_args(argv)
+    found = measure(args.saes, FEATURES // args.shrink, args.repeat)
+    for name, numbers in found.items():
+        print(f"{name:<10}" + "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
+    if args.json:
+        text = json.dumps(found, indent=1)
+        print(text) if args.json == "-" else Path(args.json).write_text(text)
+    limits = {"find w:": 1.5, "edges": 2.0}
+    over = [f"{n}: {found[n]['ratio']:.2f} > {limit}" for n, limit in limits.items() if found[n]["ratio"] > limit]
+    if over:
+        print("beyond the limit: " + ", ".join(over), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
