@@ -14,6 +14,7 @@ import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tests.catalog.conftest import D, write_model, write_sae
+from wbtui.address import parse_address
 from wbtui.catalog.formats import FORMATS, read_candidate, recognise
 from wbtui.catalog.formats.base import read_yaml
 from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import find_sae, list_saes
+from wbtui.cli.compute import plan_of
 from wbtui.errors import UsageError, WbtuiError, WeightsError
 from wbtui.tensorfile import read_header
+from wbtui.tui.draw.card import sae_notes
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CAMPAIGN = settings(FUZZ, max_examples=4000)
@@ -263,6 +267,18 @@ def test_an_sae_of_another_model_is_named(tmp_path: Path, model_folder: Path) ->
     ours = find_sae(model, str(write_sae(tmp_path / "ours", model_name="org/tiny")))
     assert ours.notes == []
     assert list_saes(model) == []
+
+
+def test_the_warning_is_said_by_the_command_line_and_on_the_card(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_sae(tmp_path / "theirs", model_name="google/gemma-2-2b")
+    address = parse_address(f"{model_folder}@{folder}")
+    plan, _ = plan_of(address, "folded")
+    err = capsys.readouterr().err
+    assert "trained on google/gemma-2-2b" in err and str(model_folder) in err
+    lines = sae_notes(SimpleNamespace(plan=plan), 70)  # type: ignore[arg-type]
+    assert "trained on google/gemma-2-2b" in "".join(part[0] for part in lines[0])
 
 
 def test_nothing_known_names_what_would_be(tmp_path: Path, model_folder: Path) -> None:

@@ -23,6 +23,7 @@ from wbtui.catalog.tensors import tensor_files
 from wbtui.sources.attention import stream_mean
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.sae import SaeSource
+from wbtui.tensorfile import read_header
 
 Make = Callable[[Path], Written]
 Z = 48  # heads times head width of the tiny llama
@@ -142,7 +143,6 @@ def test_keys_tell_sae_from_sae(case: str, llama: Path, tmp_path: Path) -> None:
     assert identity(moved) == first
     file = Path(info.places["decoder"]["file"])
     raw = bytearray(file.read_bytes())
-    from wbtui.tensorfile import read_header
 
     raw[read_header(file).tensors[info.places["decoder"]["tensor"]].end - 1 - 40 * ("compressed" in case)] ^= 1
     file.write_bytes(raw)
@@ -182,6 +182,28 @@ def test_layer_norm_models_centre_encoders(tmp_path: Path) -> None:
     rows = source.encoder_rows(0, 40)
     assert rows is not None
     assert torch.allclose(rows.mean(1), torch.zeros(40), atol=1e-6)
+
+
+def test_an_npz_is_read_lazily(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of a large Gemma Scope file does not make the whole of it resident, odd offsets or not."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs Linux's /proc")
+    monkeypatch.setattr(made, "D_SAE", 300_000)
+    info, source = opened(llama, made.gemma_scope(tmp_path, D_MODEL))  # 2 x 38 MB
+
+    def resident() -> int:
+        return sum(int(status.read_text().split(f"{name}:")[1].split()[0]) for name in ("RssFile", "RssAnon")) * 1024
+
+    entry = read_header(info.files[0]).tensors["W_dec"]
+    assert entry.begin % 4, "NumPy does not align members: the case that matters"
+    source.decoder_rows(0, 16)
+    before, most = resident(), 0
+    for start in range(100_000, 100_000 + 40 * 256, 256):
+        rows, reads = source.decoder_rows(start, start + 256), source.encoder_rows(start, start + 256)
+        assert rows.shape == (256, D_MODEL) and reads is not None
+        most = max(most, resident() - before)
+    assert most < 12_000_000
 
 
 def test_llama_scope_says_that_thresholds_are_not_verified(llama: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_download_on_one_line() -> None:
     now = now.after({"event": "plan", "have": 1_000_000_000, "total": 5_230_000_000})
     now = now.after({"event": "progress", "done": 2_615_000_000, "total": 5_230_000_000, "rate": 31e6, "eta": 84.4})
     assert (
-        text(download_line(now, "^x")) == "↓ google/gemma-2-2b  50 %  2.6 GB of 5.2 GB  31 MB/s  84 s left   ^x cancels"
+        text(download_line(now, "^x")) == "↓ 50 %  2.6 GB of 5.2 GB  31 MB/s  84 s left  ^x cancels  google/gemma-2-2b"
     )
     assert "the Hub limits requests" in text(
         download_line(now.after({"event": "waiting", "why": "the Hub limits requests"}), "")

@@ -90,7 +90,10 @@ def plan_of(address: Any, definition: str) -> tuple[TokensPlan, Path]:
 
     cache = paths.cache_dir()
     model = find_model(address.model)
-    return plan_tokens(model, find_sae(model, address.sae), named_definition(definition), cache), cache
+    sae = find_sae(model, address.sae)
+    for note in sae.notes:
+        click.echo(f"wbtui: {sae.name}: {note}", err=True)
+    return plan_tokens(model, sae, named_definition(definition), cache), cache
 
 
 def heads_plan_of(address: Any, layer: int | None, parts: tuple[str, ...] = ()) -> tuple[AttentionPlan, Path]:

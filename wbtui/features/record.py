@@ -193,6 +193,8 @@ def _warnings(table: FeatureTable, row: int, flags: int, available: bool) -> lis
     if table.vocab is None:
         out.append("token strings not there yet")
     out += depth_notes(table)
+    if table.plan is not None:
+        out += table.plan.sae.notes
     return out
 
 

@@ -79,7 +79,7 @@ def download_line(download: Download, cancel: str) -> Line:
         return [("! ", "error"), (name + ": ", "text"), (safe_token_text(download.note), "error")]
     if download.state == "cancelled":
         return [("× ", "warn"), (name, "text"), (" stopped; what has arrived is kept", "dim")]
-    line: Line = [("↓ ", "mark"), (name + "  ", "text")]
+    line: Line = [("↓ ", "mark")]
     if not download.total:
         line.append(("asking the Hub", "dim"))
     else:
@@ -91,7 +91,7 @@ def download_line(download: Download, cancel: str) -> Line:
             line.append((f"  {duration(download.eta)} left", "dim"))
     if download.note:
         line.append((f"  {safe_token_text(download.note)}", "warn"))
-    line.append((f"   {cancel} cancels", "dim"))
+    line += [(f"  {cancel} cancels  ", "dim"), (name, "text")]
     return line
 
 

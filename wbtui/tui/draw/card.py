@@ -84,6 +84,12 @@ def sentence(table: FeatureTable, row: int, width: int, lines: int = 2, near: Ne
     return wrap([*says(table, row).split(), *(["·", *here.split()] if here else [])], width, "dim")[:lines]
 
 
+def sae_notes(table: FeatureTable, width: int) -> list[Line]:
+    """What a user of an SAE's numbers should know: another model's name, a convention that is not verified."""
+    notes = table.plan.sae.notes if table.plan is not None else []
+    return [cut([("! ", "warn"), (safe_token_text(note), "warn")], width) for note in notes[:3]]
+
+
 def words_block(table: FeatureTable, row: int, width: int, count: int, *, tokens: bool = False) -> list[Line]:
     """WRITES as bars with the noise drawn in, AGAINST beside it where there is room for both."""
     if width >= 56 and not tokens:
@@ -246,6 +252,7 @@ def card_lines(table: FeatureTable, row: int, width: int, height: int, look: Loo
         return head
     if look.early:
         head.append([("early layer: what it writes says little about prediction", "dim")])
+    head += sae_notes(table, width)
     bottom: Line = [(fit(RECONSTRUCTION, width), "faint")]
     reads = reads_block(table, row, width, late=look.late)
     crowd = population_block(
@@ -345,6 +352,7 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
     why = reason(table, row)
     if why:
         return [*out, *sentence(table, row, width)]
+    out += sae_notes(table, width)[: 1 if height >= 5 else 0]
     makers: list[Callable[[], Line]] = [
         lambda: list_line(table, row, "writes", width),
         lambda: list_line(table, row, "reads", width, note="late layer: weak" if look.late else ""),
@@ -363,7 +371,7 @@ def short_card(table: FeatureTable, row: int, width: int, height: int, look: Loo
         makers.append(lambda: labels_line(table, row, width))
         order.insert(2, len(makers) - 1)
     note = note_line(table, row, width)
-    out += [makers[i]() for i in order[: max(0, height - 1 - bool(note))]]
+    out += [makers[i]() for i in order[: max(0, height - len(out) - bool(note))]]
     if note:
         out.append(note)
     if len(out) < height:

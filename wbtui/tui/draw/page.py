@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from wbtui.definitions import RECONSTRUCTION
 from wbtui.display import fit
-from wbtui.tui.draw.card import Look, bars_of, facts_block, labels_block, reads_note, sentence, title, tokens_of
+from wbtui.tui.draw.card import (
+    Look,
+    bars_of,
+    facts_block,
+    labels_block,
+    reads_note,
+    sae_notes,
+    sentence,
+    title,
+    tokens_of,
+)
 from wbtui.tui.draw.heads import heads_block
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.draw.metrics import metrics_block
@@ -31,6 +41,7 @@ def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Li
         return out
     if look.early:
         out.append([("early layer: what it writes says little about prediction", "dim")])
+    out += sae_notes(table, width)
     if reason(table, row):
         return [*out, [], *facts_block(table, row, width, crowds)]
     late_words = " (late layer: weak evidence)" if look.late else ""
