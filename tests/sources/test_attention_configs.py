@@ -203,6 +203,9 @@ def test_nested_rope_parameters_are_taken_by_layer_type() -> None:
         {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0], "original_max_position_embeddings": 9}},
         {"rope_scaling": {"rope_type": ["yarn"]}},
         {"rope_parameters": "none"},
+        {"rope_scaling": YARN | {"original_max_position_embeddings": 0.5}},
+        {"rope_scaling": YARN | {"factor": None, "original_max_position_embeddings": 0.5}},
+        {"num_key_value_heads": 0.5},
         {"query_pre_attn_scalar": float("nan"), "rope_theta": float("nan")},
     ],
 )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wbtui.catalog.layouts import AttentionLayout
-from wbtui.catalog.rope import RopeFacts, number, rope_facts, rotary_frequencies
+from wbtui.catalog.rope import RopeFacts, number, rope_facts, rotary_frequencies, whole
 from wbtui.errors import UsageError, WeightsError
 
 __all__ = ["AttentionFacts", "AttentionLayout", "RopeFacts", "attention_facts", "headless_layers", "rotary_frequencies"]
@@ -108,7 +108,7 @@ def attention_facts(
         raise UsageError(f"layer {layer} has no heads: it mixes tokens by linear attention", "a full-attention layer")
     n_kv = n_heads
     if layout.n_kv_heads is not None and config.get(layout.n_kv_heads) is not None:
-        n_kv = int(number(config, layout.n_kv_heads, None, where))
+        n_kv = whole(config, layout.n_kv_heads, None, where)
     if n_kv < 1 or n_heads % n_kv:
         raise WeightsError(f"{where}: {n_heads} heads over {n_kv} key/value heads", "a whole number of heads for each")
     softcap = None
@@ -178,7 +178,7 @@ def layer_kind(config: dict[str, Any], layout: AttentionLayout, layer: int, wher
     }[rule]
     if config.get(key) is None and config.get("_" + key) is not None:
         key = "_" + key  # as transformers saves what is not a field of its class
-    every = int(number(config, key, default, where))
+    every = whole(config, key, default, where)
     return other if (layer + 1) % max(1, every) else full
 
 
@@ -199,4 +199,4 @@ def _window(config: dict[str, Any], layout: AttentionLayout, kind: str, where: s
         return None
     if layout.layers == "qwen" and not config.get("use_sliding_window", False):
         return None
-    return int(number({"sliding_window": width}, "sliding_window", None, where))
+    return whole({"sliding_window": width}, "sliding_window", None, where)

@@ -59,6 +59,18 @@ def number(config: dict[str, Any], key: str, default: float | None, where: str) 
     return value
 
 
+def whole(config: dict[str, Any], key: str, default: float | None, where: str) -> int:
+    """A whole number of at least 1, as :func:`number`; a float without a fraction is one.
+
+    Raises:
+        WeightsError: not one.
+    """
+    value = number(config, key, default, where)
+    if value != int(value):
+        raise WeightsError(f"{where}: {key} is {value}", "a whole number")
+    return int(value)
+
+
 def rope_facts(
     config: dict[str, Any], layout: AttentionLayout, kind: str, d_head: int, where: str
 ) -> tuple[RopeFacts, float]:
@@ -106,14 +118,14 @@ def rope_facts(
     if name == "default":
         return RopeFacts(theta, share), 1.0
     if name == "dynamic":  # it changes angles only beyond the length that it was trained on
-        return RopeFacts(theta, share, reach=int(number(config, "max_position_embeddings", None, where))), 1.0
+        return RopeFacts(theta, share, reach=whole(config, "max_position_embeddings", None, where)), 1.0
     length = 0
     if name in _LENGTHS:
         own = given.get("original_max_position_embeddings")
         if layout.rope_local_theta is None:  # nested parameters keep their own
             own = config.get("original_max_position_embeddings") or own
         own = own or config.get("max_position_embeddings")
-        length = int(number({"length": own}, "length", None, f"{where}: original_max_position_embeddings"))
+        length = whole({"length": own}, "length", None, f"{where}: original_max_position_embeddings")
     if name in ("yarn", "longrope"):
         make = _yarn if name == "yarn" else _longrope
         angles, scaling = make(config, given, theta, int(d_head * share), length, where)
