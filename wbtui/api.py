@@ -174,6 +174,48 @@ class Features:
         rows = self.where(where)
         return pandas.DataFrame(values(self._table, rows, columns), index=pandas.Index(rows, name="feature"))
 
+    def find(self, query: str, top: int = 20, all_layers: bool = False, timeout: float | None = None) -> dict[str, Any]:
+        """Score a direction exactly against every feature, through the service: the answer of ``wbtui find --json``.
+
+        Args:
+            query: ``w:London``, ``w:{London,Paris}-{Berlin}``, ``r:London``, ``dir:probe.npy@L3.resid_post``,
+                ``like:demo@L3#120``; a file's path is taken from the working folder.
+            top: hits.
+            all_layers: every hook of the model that has an SAE.
+            timeout: seconds to wait at most.
+
+        Returns:
+            dict: ``hits`` (address, score, z, tail, rank, words, …), and what the query means.
+
+        Raises:
+            UsageError: a query that cannot be read, a word without a token. ServiceError, TimedOut.
+        """
+        import os
+
+        from wbtui.catalog.plan_match import absolute_address
+        from wbtui.definitions import to_json
+        from wbtui.features.asking import parse
+        from wbtui.service import client, protocol
+
+        asked = parse(query)
+        if asked.kind == "vector":
+            name = f":{asked.tensor}" if asked.tensor else ""
+            place = f"@{asked.position}" if asked.position else ""
+            side = "r:" if asked.side == "reads" else ""
+            query = f"{side}dir:{os.path.abspath(os.path.expanduser(asked.path))}{name}{place}"
+        here = absolute_address(self._plan.model, self._plan.sae)
+        assert here.sae is not None and self._table.cache is not None
+        request = protocol.AskRequest(
+            model=here.model,
+            sae=here.sae,
+            definition=to_json(self._plan.definition),
+            cache=str(self._table.cache.absolute()),
+            what="find",
+            args={"query": query, "all_layers": all_layers, "top": top, "at": None},
+        )
+        with client.Client.connect(True) as service:
+            return service.ask(request, None, timeout)
+
     def compute(
         self,
         timeout: float | None = None,

@@ -109,3 +109,32 @@ def test_compute_makes_it_complete(wbtui: Commands, monkeypatch: pytest.MonkeyPa
     assert [(r.model, r.sae, r.analysis) for r in asked] == [("demo", "L0", "tokens")]
     package.open("demo@L3").compute()
     assert len(asked) == 1, "nothing is asked where nothing is missing"
+
+
+def test_find_asks_what_the_command_line_asks(wbtui: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Through the service's client, which is faked; the answer is handed on as it is."""
+    from wbtui.service import client
+
+    asked = []
+
+    class Service:
+        def __enter__(self) -> Service:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            return None
+
+        def ask(self, request: object, on_part: object, timeout: float | None) -> dict[str, object]:
+            asked.append(request)
+            return {"hits": [1]}
+
+    monkeypatch.setattr(client.Client, "connect", classmethod(lambda cls, autostart: Service()))
+    monkeypatch.chdir(tmp_path)
+    features = package.open("demo@L3")
+    assert features.find("w:London", top=3) == {"hits": [1]}
+    features.find("r:dir:probe.npy@L3.resid_post", all_layers=True)
+    assert [(r.model, r.sae, r.what) for r in asked] == [("demo", "L3", "find")] * 2
+    assert asked[0].args == {"query": "w:London", "all_layers": False, "top": 3, "at": None}
+    assert asked[1].args["query"] == f"r:dir:{tmp_path / 'probe.npy'}@L3.resid_post"
+    with pytest.raises(UsageError, match="query"):
+        features.find("London")

@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from safetensors.numpy import load_file, save_file
 
+from tests.features import make
 from tests.tui.place import D, FakeClient, Place, screen_text, settled, until
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan_match import plan_match
 from wbtui.catalog.saes import find_sae
 from wbtui.definitions import MatchDefinition
 from wbtui.errors import ServiceError
+from wbtui.features.table import FeatureTable
 from wbtui.store.products import Product
+from wbtui.tui.draw.line import text_of
+from wbtui.tui.draw.marked import cosines_block
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.marked import SetScreen
 from wbtui.tui.screens.match import MatchScreen, spans
@@ -176,7 +181,10 @@ async def test_filter_mark_set_page_export(
     pair: Place, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    client = FakeClient(ask=lambda **fields: {"answer": together(fields["args"]["rows"], pair)})
+    client = FakeClient(
+        ask=lambda **fields: {"answer": together(fields["args"]["rows"], pair)},
+        compute=lambda **fields: ServiceError("nearest features are not what is tested"),
+    )
     app = pair.app(pair.address("L1"), client)
     async with app.run_test(size=size) as pilot:
         main = await settled(pilot)
@@ -236,3 +244,34 @@ async def test_a_set_without_service_says_so_and_keeps_the_words(pair: Place) ->
 def test_spans() -> None:
     assert spans([]) == ""
     assert spans([1, 2, 3, 7, 9, 10]) == "1..3,7,9..10"
+
+
+@pytest.fixture(scope="module")
+def table() -> FeatureTable:
+    return make.table(n=150)
+
+
+@pytest.mark.parametrize("n", [1, 2, 12, 17, 40, 120])
+@pytest.mark.parametrize("width", [58, 78, 118, 198])
+def test_cosines_are_drawn_at_any_number_and_width_and_read_without_colour(
+    n: int, width: int, table: FeatureTable
+) -> None:
+    cosines = np.eye(n)
+    if n > 1:
+        cosines[0, 1] = cosines[1, 0] = -0.85
+        cosines[0, n - 1] = cosines[n - 1, 0] = 0.65 if n > 2 else -0.85
+    null = {"isotropic": {"pair_p99": 0.25, "rank": 3.0, "n": 96}}
+    answer = {"features": list(range(n)), "absent": [149], "cosines": cosines.tolist(), "rank": 1.5, "null": null}
+    lines = [text_of(line) for line in cosines_block(table, answer, width)]
+    assert all(cell_len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    if n == 1:
+        assert "two features" in text
+        return
+    assert "0.25" in text
+    numbers = n <= 16 and 6 * n + 5 <= width
+    assert ("-.85" in text) == numbers
+    if not numbers and n <= (width - 5):
+        body = "\n".join(lines[2:])
+        assert "▓" in body
+        assert "·" in body

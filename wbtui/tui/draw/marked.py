@@ -97,10 +97,10 @@ def cosines_block(table: FeatureTable, answer: dict[str, Any], width: int) -> li
     title = f"effective rank {answer['rank']:.1f} of {n} · random {random}"
     out = [rule(width, "COSINES OF DECODERS", title)]
     if not numbers:
-        steps = " ".join(f"{g} {s:g}" for g, s in zip(POSITIVE, ("noise", *STEPS[1:]), strict=True))
-        out.append([(fit(f"{steps} · negative {NEGATIVE} · · inside noise ({bar:.2f})", width), "dim")])
+        steps = f"{POSITIVE} up to .4 .6 .8 1 · {NEGATIVE} negative"
+        out.append([(fit(f"· inside noise: below {bar:.2f} · {steps}", width), "dim")])
     else:
-        out.append([(fit(f"(in brackets: inside noise; 99 % of random pairs stay below {bar:.2f})", width), "dim")])
+        out.append([(fit(f"(in brackets: inside noise, below {bar:.2f}: 99 % of random pairs)", width), "dim")])
         out.append([(" " * name_width + "".join(f"#{features[j]}".rjust(cell) for j in shown), "head")])
     for i in shown:
         line: Line = [(fit(f"#{features[i]}", name_width), "text")]
