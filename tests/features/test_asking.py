@@ -88,3 +88,13 @@ def test_a_word_without_a_token_is_told_what_there_is() -> None:
     with pytest.raises(NoToken):
         tokens_of(parse("w:<eos>"), VOCAB)  # a control token is no word
     assert near(VOCAB, parse("w:zzzz").words[0]) == ""
+
+
+def test_every_column_of_an_answer_is_explained() -> None:
+    from wbtui.features.answers import EDGES, FIND, MEANINGS
+    from wbtui.features.glossary_questions import questions_glossary
+
+    assert {*FIND, *EDGES} <= MEANINGS.keys()
+    names = [entry.name for entry in questions_glossary()]
+    assert len(set(names)) == len(names) and {"score", "tail", "rank", "weight", "r", "flow class"} <= set(names)
+    assert all(entry.meaning and entry.source for entry in questions_glossary())

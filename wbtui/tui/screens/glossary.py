@@ -56,10 +56,24 @@ class GlossaryScreen(ReadingScreen):
             out += [[(" " * 26, "text"), *line] for line in body[1:]]
         if not self.heads_first:
             out += [[], *self._heads(width)]
+        out += [[], *self._questions(width)]
         if here and table is not None:
             for side in ("writes", "reads"):
                 out += [[], rule(width, f"TOKENS THAT IT {side.upper()}, spaces shown as ␣", "id · score · z")]
                 out += tokens_of(table, self.row, side, width, int(table.origin.definition.k_show))
+        return out
+
+    @staticmethod
+    def _questions(width: int) -> list[Line]:
+        from wbtui.features.glossary_questions import OURS as WBTUI
+        from wbtui.features.glossary_questions import questions_glossary
+
+        out = [rule(width, "FIND, EDGES AND FLOW", "input-independent")]
+        for entry in questions_glossary():
+            named = [] if entry.source == WBTUI else [f"[{entry.source}]"]
+            body = wrap([*entry.meaning.split(), *named], width - 26, "text") or [[]]
+            out.append([(fit(entry.name, 24) + "  ", "key"), *body[0]])
+            out += [[(" " * 26, "text"), *line] for line in body[1:]]
         return out
 
     @staticmethod
