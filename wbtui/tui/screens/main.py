@@ -135,7 +135,9 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     @property
     def keys_context(self) -> str:
-        """The page has keys of its own."""
+        """The page, the comparison and the note editor have keys of their own."""
+        if self.typing == "note":
+            return "note"
         return {"card": "page", "compare": "compare"}.get(self.view.page, "main")
 
     @property

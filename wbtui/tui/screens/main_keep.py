@@ -145,6 +145,7 @@ class MainKeep:
         editor = NoteEditor(me.view.cursor, me.opened.table.kept.notes.get(me.view.cursor, ""))
         self.place_editor(editor)
         me.mount(editor)
+        me.draw_keys()
 
     def place_editor(self, editor: NoteEditor | None = None) -> None:
         """On the lower edge of the card."""
@@ -196,6 +197,7 @@ class MainKeep:
     async def _leave_note(self) -> None:
         me, editor = self.me, self.editor
         me.typing = ""
+        me.draw_keys()
         me.set_focus(None)
         if editor is not None:
             await editor.remove()
