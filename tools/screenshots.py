@@ -20,6 +20,7 @@ SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "filter": ("demo@L5", ("slash", *"class", "equals_sign", *"coherent", "space", *"z_max", "greater_than_sign", "8")),
     "page": ("demo@L5", ("enter",)),
     "heads": ("demo@L3#748", ("h",)),
+    "depth": ("demo@L3", ("V",)),
     "population": ("demo@L3", ("F", "right", "right")),
     "glossary": ("demo@L5", ("D",)),
     "help": ("demo@L5", ("question_mark",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,23 @@ async def test_the_export_holds_the_picture_and_what_was_computed(
     note = json.loads(meta.read_text())
     assert note["on_demand"]["heads"][1]["ov"]["becomes"][0]["feature"] == 300
     assert note["attention"][0]["per_feature_normalised"] is False
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+async def test_q_and_k_norms_are_named_at_every_size(paired: Place, size: tuple[int, int]) -> None:
+    app = paired.app(paired.address("L1", 5), client_of())
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        await pilot.press("h")
+        page = await heads_page(pilot)
+        heads = page.heads
+        assert heads is not None and heads.plan is not None
+        assert "per-feature normalised" not in screen_text(app)
+        facts = dataclasses.replace(heads.plan.facts, qk_norm="head")
+        heads.plan = dataclasses.replace(heads.plan, normalised=True, facts=facts)
+        page.draw()
+        await pilot.pause()
+        assert "per-feature normalised" in screen_text(app).splitlines()[0]
 
 
 # Parts -------------------------------------------------------------------------------------------------------------
