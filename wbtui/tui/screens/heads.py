@@ -240,7 +240,9 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
             words = " · ".join((words, *facts.words))
             short += f" · {facts.marks}" if facts.marks else ""
         noise = heads.null_words() if heads is not None else ""
-        return [f"{words} · {noise}" if noise else words, words, short]
+        named = f"{STATISTIC_WORDS[statistic]} over noise · per-feature normalised"
+        normalised = heads is not None and heads.plan is not None and heads.plan.normalised
+        return [f"{words} · {noise}" if noise else words, words, *([named] if normalised else []), short]
 
     def _title(self, width: int) -> Line:
         row, table = self.row, self.table
