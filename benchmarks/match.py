@@ -36,7 +36,10 @@ def main() -> None:
     n = FEATURES // args.shrink
     draw = torch.Generator().manual_seed(0)
     left, right = (torch.randn((n, D_MODEL), generator=draw) for _ in range(2))
-    a, b = (Dictionary(lambda start, stop, rows=rows: rows[start:stop], n, False) for rows in (left, right))
+
+    def fresh() -> list[Dictionary]:  # a dictionary keeps its unit rows: a run must make them
+        return [Dictionary(lambda start, stop, rows=rows: rows[start:stop], n, False) for rows in (left, right)]
+
     definition = MatchDefinition()
     buffer = TileBuffer()
 
@@ -47,10 +50,10 @@ def main() -> None:
                 torch.mm(part, right[low:high].T, out=buffer.get("cosines", len(part), high - low))
 
     def run() -> None:
-        mutual(a, b, n_null=definition.n_null, seed=0)
+        mutual(*fresh(), n_null=definition.n_null, seed=0)
 
     def without_noise() -> None:
-        mutual(a, b, n_null=0, seed=0)
+        mutual(*fresh(), n_null=0, seed=0)
 
     floor()
     run()
