@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 D_MODEL, D_MLP, HEADS, KV, D_HEAD, D_SAE = 2304, 9216, 8, 4, 256, 16_384
-LAYER = 3
+LAYER = 1
 FEATURE = 123
 CASES = ("wbtui", "wbtui again", "transformers", "HookedTransformer", "TransformerBridge")
 
@@ -76,7 +76,7 @@ def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
     }  # fmt: skip
     (model / "config.json").write_text(json.dumps(config))
     _write_tokenizer(model, vocab)
-    sae = model / "saes" / "L3"
+    sae = model / "saes" / "L1"
     sae.mkdir(parents=True)
     rows = torch.randn(D_SAE, D_MODEL, generator=generator)
     rows /= rows.norm(dim=1, keepdim=True)
@@ -170,7 +170,7 @@ def _best(folder: Path, gain: Any, unembed: Any) -> list[int]:
     import torch
     from safetensors import safe_open
 
-    with safe_open(folder / "model" / "saes" / "L3" / "sae_weights.safetensors", "pt") as file, torch.no_grad():
+    with safe_open(folder / "model" / "saes" / "L1" / "sae_weights.safetensors", "pt") as file, torch.no_grad():
         direction = file.get_slice("W_dec")[FEATURE] * gain
         return (unembed.float() @ direction.flatten()).topk(10).indices.tolist()
 
@@ -184,7 +184,7 @@ def _wbtui(folder: Path) -> list[int]:
     from wbtui.store.products import Product
 
     model, cache = find_model(str(folder / "model")), folder / "cache"
-    plan = plan_tokens(model, find_sae(model, "L3"), DEFINITIONS["folded"], cache)
+    plan = plan_tokens(model, find_sae(model, "L1"), DEFINITIONS["folded"], cache)
     if Product(cache, plan.vocab).state != "complete":
         Product(cache, plan.vocab).begin()
         compute_shard(ShardTask(str(cache), plan.vocab.to_json()))
@@ -216,8 +216,9 @@ def measure(name: str, folder: Path, limit_gb: float) -> dict[str, Any]:
 def child(name: str, folder: str) -> None:
     """The other process."""
     ids = run_case(name, Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("RESULT " + json.dumps({"peak_mb": peak, "top": ids}), flush=True)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime, "top": ids}
+    print("RESULT " + json.dumps(found), flush=True)
     os._exit(0)  # the time to tear a model down is nobody's wait
 
 
@@ -254,9 +255,8 @@ def main() -> int:
             continue
         ratio = f"{found['seconds'] / base:6.1f} ×" if base else ""
         shared = len(set(found["top"]) & set(ours.get("top", [])))
-        print(
-            f"{case:20} {found['seconds']:7.1f} s {ratio} {found['peak_mb']:8.0f} MB   {shared} of ten tokens as wbtui"
-        )
+        spent = f"{found['seconds']:7.1f} s {ratio}  {found['cpu']:6.1f} s CPU {found['peak_mb']:8.0f} MB"
+        print(f"{case:20} {spent}   {shared} of ten tokens as wbtui")
     needed = sizes["needed"] / 2**20
     print(f"tensors in use: {needed:.0f} MB")
     if args.json is not None:
