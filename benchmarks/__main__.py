@@ -27,6 +27,7 @@ BENCHMARKS = {
     "questions": [],
     "features_table": [],
     "app": [],
+    "explorer": [],
     "service": ["--dask"],
 }
 BY_NAME = {"million": [], "loading": ["--full"]}

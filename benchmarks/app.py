@@ -134,9 +134,13 @@ class Terminal:
             os.environ.update({f"WBTUI_{k}_DIR": str(cache.parent / k.lower()) for k in ("DATA", "RUNTIME", "LOG")})
             code = "import sys; from wbtui.tui.run import run_app; sys.exit(run_app(sys.argv[1]))"
             os.execv(sys.executable, [sys.executable, "-c", code, address])
+        self.resize(size)
+        self.output = b""
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Columns and rows of the terminal."""
         columns, rows = size
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self.output = b""
 
     def read(self, within: float) -> bytes:
         """What comes within so many seconds, at most one read; queries for synchronised output are answered."""

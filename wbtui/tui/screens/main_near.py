@@ -65,9 +65,9 @@ class MainNear:
             me.rearrange()
         if shelf is None or self.near_asked or opened.missing or not opened.writable or not shelf.missing():
             return
+        if shelf.failure or me.wb.desk.state != "up":
+            return  # finished rows are browsed without starting a service; `~` asks for the comparisons
         self.near_asked = True
-        if shelf.failure or me.wb.desk.state in ("down", "other version"):
-            return
         try:
             await me.wb.desk.compute_neighbours(opened)
         except WbtuiError:

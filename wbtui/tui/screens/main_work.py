@@ -94,6 +94,8 @@ class MainWork:
         if message.state in ("starting", "up"):
             self.me.notice = ("", "dim")
         self.me.draw_last()
+        if message.state == "up":
+            self.me.look_for_near()
         if message.state == "up" and self.lost and self.me.opened is not None and self.me.opened.missing:
             self.ask_compute("screen")  # it came back: what was asked for the screen has to be asked again
         self.lost = message.state == "down" and (self.lost or self.me.job is not None)

@@ -1,0 +1,245 @@
+"""The explorer in a real terminal, beside two table widgets, and over a slow link: ``python -m benchmarks explorer``.
+
+Every program runs in a child process behind a pseudo-terminal; keys go in, bytes come out, and the clock stops at the
+last byte that a key caused. Peers are measured in the same run: Textual's ``DataTable`` (up to ``--most-rows-filled``
+rows: filling a million takes minutes) and ``textual-fastdatatable``. The slow link is a relay of 1 Mbit/s with 150 ms
+of delay, half of it in each direction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.app import KEYS_PER_SECOND, Terminal, build
+
+AIMS = {
+    "cursor_bytes": 1500, "cursor_ms": 5.0, "page_ms": 20.0, "sort_ms": 250.0, "mount_ms": 500.0, "memory_mb": 30.0,
+}  # fmt: skip
+FILTER_AIMS = {131_072: 16.0, 1_048_576: 60.0}
+DOWN, PAGE = b"\x1b[B", b"\x1b[6~"
+FILTER = "z_max>4 word1"
+LINK_BYTES_PER_SECOND = 125_000
+LINK_DELAY = 0.075
+"""Seconds in each direction."""
+
+
+class Peer(Terminal):
+    """A peer's table behind a pseudo-terminal."""
+
+    def __init__(self, kind: str, n: int, size: tuple[int, int]) -> None:
+        self.started = time.perf_counter()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
+            os.execv(sys.executable, [sys.executable, "-m", "benchmarks.peer_tables", kind, str(n)])
+        self.resize(size)
+        self.output = b""
+
+
+def anonymous_mb(pid: int) -> float:
+    """Memory of a process's own (not of mapped files), MB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this system does not tell a process's own memory")
+
+
+def pressed(terminal: Terminal, key: bytes, quiet: float) -> tuple[float, float, int, int]:
+    """(ms to the first frame, ms to the last byte, bytes of the first frame, bytes of all) that a key causes."""
+    os.write(terminal.fd, key)
+    frames = terminal.frames(quiet)
+    if not frames:
+        return (float("nan"),) * 2 + (0, 0)
+    return frames[0][0] * 1e3, frames[-1][0] * 1e3, frames[0][1], sum(size for _, size in frames)
+
+
+def series(terminal: Terminal, keys: list[bytes], quiet: float = 0.15) -> dict[str, float]:
+    """Medians over some keys."""
+    found = [pressed(terminal, key, quiet) for key in keys]
+    names = ("first_ms", "last_ms", "first_bytes", "bytes")
+    return {
+        name: round(statistics.median(values), 2) for name, values in zip(names, zip(*found, strict=True), strict=True)
+    }
+
+
+def held(terminal: Terminal) -> dict[str, float | None]:
+    """Keys at 30 a second for 2 s: how long after the last one the cursor still moves."""
+    for _ in range(2 * KEYS_PER_SECOND):
+        due = time.perf_counter() + 1 / KEYS_PER_SECOND
+        os.write(terminal.fd, b"j")
+        while (left := due - time.perf_counter()) > 0:
+            terminal.read(left)
+    os.write(terminal.fd, b"j")
+    after = terminal.frames()
+    return {
+        "cursor_stands_after_ms": round(after[0][0] * 1e3, 1) if after else None,
+        "card_follows_after_ms": round(after[-1][0] * 1e3, 1) if after else None,
+    }
+
+
+def ours(address: str, cache: Path, n: int, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+    """All figures of the explorer for one SAE."""
+    terminal = Terminal(address, cache, size)
+    rows_at = terminal.until(f"{n:,} features".encode())
+    terminal.quiet()
+    cursor = series(terminal, [b"j"] * repeats)
+    page = series(terminal, [PAGE] * repeats)
+    sort = series(terminal, [b"s"] * 4, quiet=0.6)
+    terminal.key(b"/")
+    typed = series(terminal, [char.encode() for char in FILTER], quiet=0.4)
+    terminal.key(b"\x1b")
+    terminal.quiet()
+    hold = held(terminal)
+    memory = anonymous_mb(terminal.pid)
+    terminal.close()
+    return {
+        "rows_on_screen_ms": round(rows_at * 1e3), "cursor": cursor, "page": page, "sort": sort,
+        "filter_key": typed, "held": hold, "anonymous_mb": round(memory, 1),
+    }  # fmt: skip
+
+
+def peer(kind: str, n: int, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+    """The same of a peer; it has no filter."""
+    terminal = Peer(kind, n, size)
+    rows_at = terminal.until(b"firstrow", within=900.0)
+    terminal.quiet()
+    out: dict[str, Any] = {"rows_on_screen_ms": round(rows_at * 1e3)}
+    if kind != "empty":
+        out |= {
+            "cursor": series(terminal, [DOWN] * repeats),
+            "page": series(terminal, [PAGE] * repeats),
+            "sort": series(terminal, [b"s"], quiet=5.0 if n <= 200_000 else 20.0),
+        }
+    out["anonymous_mb"] = round(anonymous_mb(terminal.pid), 1)
+    terminal.close()
+    return out
+
+
+class Link(Terminal):
+    """The explorer at the far end of a slow line: bytes are taken at the line's speed, so the app feels it too."""
+
+    def __init__(self, address: str, cache: Path, size: tuple[int, int]) -> None:
+        super().__init__(address, cache, size)
+        self.free_at = 0.0
+
+    def press(self, key: bytes, quiet: float = 0.5) -> tuple[float, int]:
+        """(ms from the key to the last byte on this end of the line, bytes)."""
+        start = time.perf_counter()
+        time.sleep(LINK_DELAY)
+        os.write(self.fd, key)
+        last, count = start, 0
+        while data := self.read(quiet):
+            self.free_at = max(self.free_at, time.perf_counter()) + len(data) / LINK_BYTES_PER_SECOND
+            time.sleep(max(0.0, self.free_at - time.perf_counter()))
+            last, count = self.free_at + LINK_DELAY, count + len(data)
+        return (last - start) * 1e3, count
+
+
+def slow_link(address: str, cache: Path, n: int, size: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """Latency and bytes per action over the slow line."""
+    link = Link(address, cache, size)
+    link.until(f"{n:,} features".encode())
+    link.quiet()
+    actions: dict[str, list[bytes]] = {
+        "cursor": [b"j"] * 5, "page": [PAGE] * 3, "sort": [b"s"] * 2, "open the page": [b"\r"], "back": [b"\x1b"],
+        "filter bar": [b"/"], "filter key": [char.encode() for char in "z_max>4"],
+    }  # fmt: skip
+    out = {}
+    for name, keys in actions.items():
+        found = [link.press(key) for key in keys]
+        out[name] = {
+            "ms": round(statistics.median(ms for ms, _ in found)),
+            "bytes": round(statistics.median(size for _, size in found)),
+        }
+    link.key(b"\x1b")
+    link.close()
+    return out
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The figures as Markdown, ready for the README."""
+    floor = result["empty"]["rows_on_screen_ms"]
+    heads = ("rows × 8 columns", "mount ms", "cursor ms · bytes", "with the card ms · bytes", "page ms", "sort ms")
+    head = "| " + " | ".join((*heads, "filter key ms", "own memory MB")) + " |"
+    out = [head, "|---" * 8 + "|"]
+    base = result["explorer"][str(min(map(int, result["explorer"])))]["anonymous_mb"]
+    for name in ("explorer", "fastdatatable", "DataTable"):
+        for n, found in sorted(result[name].items(), key=lambda item: int(item[0])):
+            cursor, filtered = found["cursor"], found.get("filter_key")
+            memory = found["anonymous_mb"] - (base if name == "explorer" else result["empty"]["anonymous_mb"])
+            out.append(
+                f"| {name}, {int(n):,} | {found['rows_on_screen_ms'] - floor:,} | {cursor['first_ms']:.1f} · "
+                f"{cursor['first_bytes']:,.0f} | {cursor['last_ms']:.1f} · {cursor['bytes']:,.0f} | "
+                f"{found['page']['first_ms']:.1f} | {found['sort']['last_ms']:,.0f} | "
+                f"{format(filtered['last_ms'], '.0f') if filtered else '–'} | {memory:+.0f} |"
+            )
+    out += ["", "| over 1 Mbit/s with 150 ms delay | ms to the last byte | bytes |", "|---|---|---|"]
+    out += [f"| {name} | {got['ms']:,} | {got['bytes']:,} |" for name, got in result["slow_link"].items()]
+    return out
+
+
+def missed(result: dict[str, Any]) -> list[str]:
+    """Aims of the explorer that were missed, in words."""
+    floor = result["empty"]["rows_on_screen_ms"]
+    base = result["explorer"][str(min(map(int, result["explorer"])))]["anonymous_mb"]
+    out = []
+    for n, found in result["explorer"].items():
+        got = {
+            "cursor_bytes": found["cursor"]["first_bytes"], "cursor_ms": found["cursor"]["first_ms"],
+            "page_ms": found["page"]["first_ms"], "sort_ms": found["sort"]["last_ms"],
+            "mount_ms": found["rows_on_screen_ms"] - floor, "memory_mb": found["anonymous_mb"] - base,
+        }  # fmt: skip
+        out += [f"{int(n):,} rows: {name} {got[name]:g}, aim {aim:g}" for name, aim in AIMS.items() if got[name] > aim]
+        aim = FILTER_AIMS.get(int(n))
+        if aim is not None and found["filter_key"]["last_ms"] > aim:
+            out.append(f"{int(n):,} rows: filter_ms {found['filter_key']['last_ms']:g}, aim {aim:g}")
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the tables, say which aims are missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--features", type=int, nargs="*", default=[1024, 131_072, 1_048_576])
+    parser.add_argument("--most-rows-filled", type=int, default=131_072, help="rows of Textual's DataTable at most")
+    parser.add_argument("--size", default="120x40")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--json", help="file for all numbers, - for standard output")
+    given = parser.parse_args(argv)
+    columns, rows = (int(x) for x in given.size.split("x"))
+    size = (columns, rows)
+    result: dict[str, Any] = {"size": given.size, "explorer": {}, "fastdatatable": {}, "DataTable": {}}
+    result["empty"] = peer("empty", 1, size, 1)
+    for n in given.features:
+        with tempfile.TemporaryDirectory() as folder:
+            address, cache = build(Path(folder), n)
+            result["explorer"][str(n)] = ours(address, cache, n, size, given.repeats)
+            if n == given.features[-1]:
+                result["slow_link"] = slow_link(address, cache, n, size)
+    for kind in ("fastdatatable", "DataTable"):
+        for n in given.features[1:] or given.features:
+            if kind != "DataTable" or n <= given.most_rows_filled:
+                result[kind][str(n)] = peer(kind, n, size, given.repeats)
+    print("\n".join(table(result)))
+    print("held keys: " + ", ".join(
+        f"{int(n):,} rows: the cursor stands after {found['held']['cursor_stands_after_ms']} ms"
+        for n, found in result["explorer"].items()
+    ))  # fmt: skip
+    result["missed"] = missed(result)
+    print("aims missed: " + ("; ".join(result["missed"]) or "none"))
+    if given.json:
+        text = json.dumps(result, indent=1)
+        print(text) if given.json == "-" else Path(given.json).write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
