@@ -22,6 +22,12 @@ SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "heads": ("demo@L3#748", ("h",)),
     "depth": ("demo@L3", ("V",)),
     "population": ("demo@L3", ("F", "right", "right")),
+    "compare": ("demo@L3#748", ("p", "j", "j")),
+    "find": ("demo@L3", ("f", *"king", "enter")),
+    "edges": ("demo@L3#748", ("E",)),
+    "flow": ("demo@L3#748", ("W",)),
+    "set": ("demo@L3", (*("m" * 12), "M")),
+    "match": ("demo@L3", ("equals_sign", "enter")),
     "glossary": ("demo@L5", ("D",)),
     "help": ("demo@L5", ("question_mark",)),
 }
