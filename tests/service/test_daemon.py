@@ -18,9 +18,11 @@ from tests.service import fake_work
 from tests.service.conftest import DEADLINE
 from tests.service.daemons import Running, finished, listening
 from tests.service.test_protocol import mutations
+from wbtui import build
 from wbtui.errors import Cancelled, ServiceError, UsageError, WbtuiError, WeightsError
 from wbtui.service import place, planning, protocol
 from wbtui.service.aio import AsyncClient, EventQueue
+from wbtui.service.protocol import OtherVersion
 from wbtui.store.products import Product
 
 
@@ -109,6 +111,33 @@ async def test_a_client_refuses_a_daemon_of_another_version(running, monkeypatch
         await client.connect()
     await client.close()
     assert "wbtui daemon restart" in caught.value.line()
+
+
+async def test_a_service_of_the_same_version_and_other_code_is_refused_by_both(running, monkeypatch):
+    """GIVEN a package updated in place under a running service THEN neither side goes on as if nothing were."""
+    monkeypatch.setattr("wbtui.service.connect.build", types.SimpleNamespace(stamp=lambda: "0badc0de"))
+    client = AsyncClient(autostart=False)
+    with pytest.raises(OtherVersion, match="before the package was changed"):
+        await client.connect()
+    await client.close()
+    reader, writer = await raw()
+    writer.write(hello(build="0badc0de"))
+    assert (await answer(reader))["ok"]["same"] is False
+    writer.write(protocol.encode({"v": 1, "id": 1, "op": "jobs"}))
+    assert "wbtui daemon restart" in (await answer(reader))["error"]["do"]
+    writer.close()
+
+
+def test_the_build_is_the_codes_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "__file__", str(tmp_path / "build.py"))
+    (tmp_path / "a.py").write_text("1")
+    stamps = [build.stamp.__wrapped__()]
+    os.utime(tmp_path / "a.py", (0, 0))
+    assert build.stamp.__wrapped__() == stamps[0]
+    for name, text in (("a.py", "2"), ("b.py", "2")):
+        (tmp_path / name).write_text(text)
+        stamps.append(build.stamp.__wrapped__())
+    assert len(set(stamps)) == 3
 
 
 async def test_no_hello_is_no_service(running):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import wbtui
-from wbtui import paths
+from wbtui import build, paths
 from wbtui.address import is_path
 from wbtui.errors import ServiceError, TimedOut
 from wbtui.service import place, protocol, start
@@ -28,7 +28,8 @@ _HELLO_WITHIN = 10.0
 
 def hello() -> dict[str, Any]:
     """The first request of every connection."""
-    return protocol.Request(0, "hello", {"protocol": protocol.PROTOCOL, "version": wbtui.__version__}).to_message()
+    ours = {"protocol": protocol.PROTOCOL, "version": wbtui.__version__, "build": build.stamp()}
+    return protocol.Request(0, "hello", ours).to_message()
 
 
 def check_hello(answer: dict[str, Any], any_version: bool) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def check_hello(answer: dict[str, Any], any_version: bool) -> dict[str, Any]:
     same = ours.get("protocol") == protocol.PROTOCOL and ours.get("version") == wbtui.__version__
     if not same and not any_version:
         raise protocol.version_error(str(ours.get("version"))[:40], wbtui.__version__)
+    if ours.get("build", build.stamp()) != build.stamp() and not any_version:
+        raise protocol.build_error(wbtui.__version__)
     return ours
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import wbtui
-from wbtui import paths
+from wbtui import build, paths
 from wbtui.errors import ServiceError, WbtuiError, WorkError
 from wbtui.service import place, planning, protocol
 from wbtui.service.config import ServiceConfig
@@ -83,7 +83,8 @@ class Daemon:
                     self.loop.add_signal_handler(number, self.end, signal.Signals(number).name)
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of an SSH session is not ours
             await self.listen()
-            log.info("service %s started, process %d, %s", wbtui.__version__, os.getpid(), place.socket_path())
+            what = f"{wbtui.__version__} (build {build.stamp()})"
+            log.info("service %s started, process %d, %s", what, os.getpid(), place.socket_path())
             if self.config.prestart:
                 self.engine.prestart()
             watch = asyncio.create_task(self.watch())

@@ -234,6 +234,15 @@ def version_error(theirs: str, ours: str) -> OtherVersion:
     return OtherVersion(f"a service of version {theirs}", f"version {ours}", "run `wbtui daemon restart`")
 
 
+def build_error(version: str) -> OtherVersion:
+    """The error where both are of one version, and the package was changed after the service had started."""
+    return OtherVersion(
+        f"a service of version {version} started before the package was changed",
+        "one that runs the same code",
+        "run `wbtui daemon restart`",
+    )
+
+
 @dataclass(frozen=True)
 class ComputeRequest:
     """``compute``: make every product of one analysis of one SAE. ``cache`` and paths are absolute: the service has

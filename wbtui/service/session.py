@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import wbtui
+from wbtui import build
 from wbtui.errors import Cancelled, ServiceError, UsageError, WbtuiError, WorkError
 from wbtui.service import planning, protocol
 from wbtui.service.work import Outcome, Priority
@@ -115,8 +116,9 @@ class Session:
         if request.op != "hello":
             raise protocol.ProtocolError(f"a first request {request.op!r}", "'hello'")
         theirs, version = request.fields.get("protocol"), request.fields.get("version")
-        self.same_version = theirs == protocol.PROTOCOL and version == wbtui.__version__
-        ours = {"protocol": protocol.PROTOCOL, "version": wbtui.__version__}
+        built = request.fields.get("build", build.stamp())
+        self.same_version = (theirs, version, built) == (protocol.PROTOCOL, wbtui.__version__, build.stamp())
+        ours = {"protocol": protocol.PROTOCOL, "version": wbtui.__version__, "build": build.stamp()}
         self.tell(protocol.reply(request.id, {**ours, "same": self.same_version}))
 
     def begin(self, request: protocol.Request) -> None:
