@@ -36,7 +36,7 @@ def plan():
         model=SimpleNamespace(name="tiny", model_type="llama", d_vocab=200, n_layers=4, kind="folder", path="/no"),
         sae=SimpleNamespace(
             name="L2", hook_name="blocks.2.hook_resid_post", layer=2, site="resid_post", architecture="standard",
-            d_sae=N, conventions={}, reader_layer=4, path="/no/L2",
+            d_sae=N, conventions={}, reader_layer=4, path="/no/L2", notes=(),
         ),
         definition=TokensDefinition(),
         vocab=spec("vocab", 0, 0),

@@ -213,3 +213,12 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_step(tmp_pat
     product.assemble() if moment == "assemble" else product.begin()
     assert verify(tmp_path) == []
     assert mine.exists()
+
+
+def test_a_killed_process_that_nobody_has_buried_is_dead():
+    process = child(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not io.alive(process.pid)
+    assert io.alive(os.getpid())
+    assert finish(process) == -signal.SIGKILL
+    assert not io.alive(process.pid)

@@ -19,7 +19,7 @@ from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.definitions import TokensDefinition
-from wbtui.errors import ServiceError, WbtuiError
+from wbtui.errors import ServiceError, UsageError, WbtuiError
 from wbtui.features.vocabulary import Vocabulary, normalise
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
@@ -190,6 +190,8 @@ class FakeClient:
 
     async def call(self, op: str, timeout: float | None = None, **fields: Any) -> Any:
         self.calls.append((op, fields))
+        if op not in self.answers:
+            raise UsageError(f"operation {op!r}", "one of " + ", ".join(self.answers))
         answer = self.answers[op](**fields)
         if isinstance(answer, WbtuiError):
             raise answer

@@ -230,13 +230,15 @@ def is_stale(path: Path, now: float | None = None) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this host runs."""
+    """Whether a process of this host runs; one that was killed and that its parent has not yet buried does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
         return True
+    with contextlib.suppress(OSError, IndexError):  # no /proc: believed to run
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     return True
 
 
