@@ -25,13 +25,14 @@ class WbtuiError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """One line for stderr, a notification or a log."""
+        """One line for stderr, a notification or a log; what a file's name could do to a terminal is escaped."""
         parts = [self.found]
         if self.expected:
             parts.append(f"expected {self.expected}")
         if self.do:
             parts.append(self.do)
-        return " ".join("; ".join(parts).split())
+        line = " ".join("; ".join(parts).split())
+        return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in line)
 
     def to_json(self) -> dict[str, str]:
         """The error as it travels between the service and a client."""

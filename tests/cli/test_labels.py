@@ -34,6 +34,22 @@ def test_import_list_filter_show_remove(wbtui: Commands, tmp_path: Path) -> None
     assert json.loads(wbtui("labels", "ls", "--json").out) == []
 
 
+HOSTILE = "\x1b]0;pwned\x07\u202e\u200b\x9b"
+
+
+def test_names_of_files_cannot_reach_the_terminal(wbtui: Commands, tmp_path: Path) -> None:
+    file = tmp_path / f"{HOSTILE}.csv"
+    file.write_text(f"feature,label\n120,a {HOSTILE} place\n")
+    assert wbtui("labels", "import", "demo@L3", str(file)).code == 0
+    shown = wbtui("show", "demo@L3#120", "--no-compute").out
+    assert "label: a " in shown
+    refused = wbtui("labels", "import", "demo@L3", str(tmp_path / f"gone{HOSTILE}.csv"))
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert "pwned" in refused.err
+    for text in (shown, refused.err):
+        assert not set(HOSTILE) & set(text) - set("]0;pwned")
+
+
 def test_refusals_are_one_line(wbtui: Commands, tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text("id,label\n5000,x\n")

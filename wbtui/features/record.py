@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +154,8 @@ def _data(table: FeatureTable, row: int) -> dict[str, Any] | None:
         return None
     density = table.column("density")[row]
     labels = [
-        {"text": safe_token_text(x.text), "method": x.method, "author": x.author, "origin": x.origin}
-        for x in table.labels.of(row)
+        {name: said and safe_token_text(said) for name, said in dataclasses.asdict(label).items()}
+        for label in table.labels.of(row)
     ]
     return {
         "note": "data, imported from files; everything else here is from weights alone",
