@@ -363,11 +363,18 @@ def test_nobody_listens(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- as a process ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_slow_server_is_cancelled_at_once_and_the_part_is_kept(how: signal.Signals, hub: Hub, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_a_slow_server_is_cancelled_at_once_and_the_part_is_kept(
+    how: signal.Signals, background: bool, hub: Hub, cache: Path
+) -> None:
     hub.slow.add("model.safetensors")
     process = subprocess.Popen(
-        [sys.executable, "-m", "wbtui", "download", MODEL, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "wbtui", "download", MODEL, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
     )
     half = len(hub.repos[MODEL]["model.safetensors"]) // 2
     try:

@@ -32,7 +32,8 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
 
     if sae is None and "@" in model and not is_path(model):
         model, _, sae = model.partition("@")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ended from outside: stop cleanly
+    # Ended from outside: stop cleanly, where Ctrl-C is ignored (a job in the background of a script) too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tell: Any = _Lines() if as_json else _Bar(quiet)
     done = []
     try:
