@@ -3,6 +3,8 @@
 Figures are ratios to a floor or a peer that is measured in the same run; a shared machine moves the seconds, hardly the
 ratios. The run is compared with the recorded one and fails where a ratio is more than twice its record (``--keep``
 leaves the record as it is). Give names (``python -m benchmarks e1 app``) to run a few; ``million`` runs by name alone.
+One name may have options of its own behind it (``python -m benchmarks explorer --features 131072``): such a run is
+shown and not recorded.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ def main(names: list[str]) -> int:
     keep = "--keep" in names
     names = [n for n in names if n != "--keep"]
     known = {**BENCHMARKS, **BY_NAME}
+    own = names[1:] if names and names[0] in known and names[1:2] and names[1].startswith("-") else []
+    if own:
+        return subprocess.run([sys.executable, "-m", f"benchmarks.{names[0]}", *own], check=False).returncode
     unknown = [n for n in names if n not in known]
     if unknown:
         print(f"benchmarks: unknown {unknown}; expected {', '.join(known)}", file=sys.stderr)

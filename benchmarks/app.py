@@ -43,10 +43,13 @@ QUIET = 0.4
 
 
 def invented(
-    n: int, vocabulary: int, columns: dict[str, schema.Column], definition: dict[str, Any]
+    n: int, vocabulary: int, columns: dict[str, schema.Column], definition: dict[str, Any], seed: int
 ) -> dict[str, np.ndarray]:
-    """Columns of ``n`` rows that obey the schema's shapes: bars, lists and classes all have something to draw."""
-    rng = np.random.default_rng(n)
+    """Columns of ``n`` rows that obey the schema's shapes: bars, lists and classes all have something to draw.
+
+    Each shard needs a ``seed`` of its own: where rows repeat, a move of the cursor changes next to nothing on screen.
+    """
+    rng = np.random.default_rng(seed)
     out: dict[str, np.ndarray] = {}
     for name, column in columns.items():
         shape = (n, *schema.width_of(column, definition))
@@ -116,7 +119,7 @@ def build(root: Path, n: int) -> tuple[str, Path]:
             if spec.analysis == "mask":
                 rows = {"neighbours": np.zeros(stop - start, dtype=np.int32)}
             else:
-                rows = invented(stop - start, model.d_vocab, kinds[spec.analysis](), definition)
+                rows = invented(stop - start, model.d_vocab, kinds[spec.analysis](), definition, start)
             product.write_shard(start, stop, rows)
         if product.state != "complete":
             product.assemble()

@@ -1,0 +1,79 @@
+"""What the explorer's benchmark judges: the last byte, no answer, options of one benchmark."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as suite
+from benchmarks.app import invented
+from benchmarks.explorer import missed, table
+from wbtui import schema
+from wbtui.definitions import TokensDefinition, to_json
+
+WELL = {"first_ms": 1.0, "last_ms": 4.0, "last_ms_p95": 4.0, "first_bytes": 100, "bytes": 900}
+GOOD = {
+    "floor_mb": 50.0,
+    "empty_mb": 20.0,
+    "fastdatatable": {},
+    "DataTable": {},
+    "explorer": {
+        "131072": {
+            "mount_ms": 400,
+            "cursor": WELL,
+            "page": WELL,
+            "sort": WELL,
+            "filter_key": WELL,
+            "held": {"cursor_stands_after_ms": 5.0, "card_stands_after_ms": 5.0},
+            "anonymous_mb": 60.0,
+        }
+    },
+}
+
+
+def test_all_aims_met_is_said_and_drawn():
+    assert missed(GOOD) == []
+    assert "| explorer, 131,072 | 400 | 4.0 · 900 | 4.0 · 900 | 4 | 4 | +10 |" in table(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("cursor", "last_ms"), 5.1, "cursor_ms 5.1"),
+        (("cursor", "bytes"), 1501, "cursor_bytes 1501"),
+        (("cursor", "last_ms"), math.nan, "cursor_ms nan"),
+        (("page", "last_ms"), 21.0, "page_ms 21"),
+        (("filter_key", "last_ms"), 17.0, "filter_ms 17"),
+        (("held", "cursor_stands_after_ms"), 17.0, "held_ms 17"),
+        (("held", "cursor_stands_after_ms"), None, "held_ms no answer"),
+        (("mount_ms",), 501, "mount_ms 501"),
+        (("anonymous_mb",), 81.0, "memory_mb 31"),
+    ],
+)
+def test_one_aim_missed_is_named_by_its_last_byte(where, value, said):
+    result = json.loads(json.dumps(GOOD))
+    place = result["explorer"]["131072"]
+    for name in where[:-1]:
+        place = place[name]
+    place[where[-1]] = value
+    assert [line.partition(": ")[2].partition(",")[0] for line in missed(result)] == [said]
+
+
+def test_options_go_to_the_one_benchmark_that_is_named(monkeypatch):
+    ran = []
+
+    class Done:
+        returncode = 7
+
+    monkeypatch.setattr(suite.subprocess, "run", lambda command, check: ran.append(command[1:]) or Done)
+    assert suite.main(["explorer", "--features", "1024", "2048"]) == 7
+    assert ran == [["-m", "benchmarks.explorer", "--features", "1024", "2048"]]
+
+
+def test_shards_of_the_invented_sae_differ():
+    columns = {name: schema.tokens_columns()[name] for name in ("writes.top_ids", "writes.word_z", "d_norm")}
+    a, b = (invented(8, 100, columns, to_json(TokensDefinition()), seed) for seed in (0, 512))
+    assert not any(np.array_equal(a[name], b[name]) for name in columns)
