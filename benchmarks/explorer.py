@@ -2,9 +2,9 @@
 
 Every program runs in a child process behind a pseudo-terminal; keys go in, bytes come out, and the clock stops at the
 last byte that a key caused: two lines of the table and the card beside it. Peers are measured in the same run:
-Textual's ``DataTable`` (up to ``--most-rows-filled`` rows: filling a million takes minutes) and ``textual-fastdatatable``; they
-show a table and nothing beside it, and their mount includes making the columns in memory. The slow link is a relay of
-1 Mbit/s with 150 ms of delay, half of it in each direction.
+Textual's ``DataTable`` (up to ``--most-rows-filled`` rows: a million take minutes) and ``textual-fastdatatable``. They
+show a table and nothing beside it; their mount includes making the columns. The slow link is a relay of 1 Mbit/s with
+150 ms of delay, half of it in each direction.
 """
 
 from __future__ import annotations
