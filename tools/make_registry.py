@@ -1,7 +1,8 @@
 """Make the compact copy of SAELens's registry that the package carries: ``python tools/make_registry.py``.
 
 Reads ``pretrained_saes.yaml`` of the installed sae_lens as data (sae_lens itself is not imported) and writes
-``wbtui/catalog/registry.json.gz``: releases, SAE ids, paths in their repositories, mean L0, SAELens's loader.
+``wbtui/catalog/registry.json.gz``: releases, SAE ids, paths in their repositories, mean L0, Neuronpedia's ids,
+SAELens's loader.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ def compact(data: dict[str, Any], version: str, made: str) -> dict[str, Any]:
         made: a date.
 
     Returns:
-        dict: ``sae_lens``, ``made`` and ``releases``: name -> ``[model, repo, loader, [[id, path, l0 or null], …]]``.
+        dict: ``sae_lens``, ``made`` and ``releases``: name -> ``[model, repo, loader, [[id, path, l0 or null], …]]``;
+            an SAE that Neuronpedia has carries its ``MODEL/SOURCE`` there as a fourth item.
     """
     releases = {}
     for name, item in data.items():
-        saes = [[str(s["id"]), str(s["path"]), s.get("l0")] for s in item["saes"]]
+        saes = [
+            [str(s["id"]), str(s["path"]), s.get("l0"), *([str(s["neuronpedia"])] if s.get("neuronpedia") else [])]
+            for s in item["saes"]
+        ]
         releases[name] = [item["model"], item["repo_id"], item.get("conversion_func") or "sae_lens", saes]
     return {"sae_lens": version, "made": made, "releases": releases}
 

@@ -2,7 +2,8 @@
 
 Split at the last ``#`` that is followed by digits only, then at the last ``@``. ``%40`` and ``%23`` (and ``%25``)
 escape ``@``, ``#`` and ``%`` inside a part. A path begins with ``/``, ``./``, ``../`` or ``~``. A Hub revision is
-``org/name:rev``.
+``org/name:rev``. A page of Neuronpedia (``neuronpedia.org/MODEL/SOURCE/INDEX``) is an address too: of the SAE here that
+it shows (:mod:`wbtui.catalog.neuronpedia`).
 """
 
 from __future__ import annotations
@@ -34,16 +35,22 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Parse an address.
+    """Parse an address, or a page of Neuronpedia.
 
     Raises:
-        UsageError: empty, a part missing, a feature without an SAE, or a bad escape.
+        UsageError: empty, a part missing, a feature without an SAE, or a bad escape; a page of something that is not
+            on this disk, with the command that fetches it.
     """
     whole = text.strip()
     if not whole:
         raise UsageError("an empty address", _LIKE)
     if any(ord(c) < 32 or ord(c) == 127 for c in whole):
         raise UsageError(f"address {whole!r} has control characters", _LIKE)
+    if "neuronpedia.org" in whole.casefold():
+        from wbtui.catalog import neuronpedia  # the registry is read for this alone
+
+        if neuronpedia.is_page(whole):
+            return neuronpedia.address_of(whole)
     feature: int | None = None
     rest = whole
     match = _FEATURE.search(whole)

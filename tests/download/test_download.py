@@ -404,6 +404,8 @@ def test_the_command_says_what_it_did(hub: Hub, capsys: pytest.CaptureFixture[st
     count = len(hub.requests)
     assert main(["download", MODEL, SAE]) == 0
     assert "already" in capsys.readouterr().err
+    assert main(["download", "https://www.neuronpedia.org/gemma-2-2b/1-gemmascope-res-16k/345"]) == 0
+    assert f"{SAE} is in the local Hub cache already" in capsys.readouterr().err
     assert len(hub.requests) == count, "what is here is not asked for again"
     assert main(["download", "google/nothing", "--json"]) == 2
     out, err = capsys.readouterr()

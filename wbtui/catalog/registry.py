@@ -57,6 +57,8 @@ class Entry:
     loader: str
     """SAELens's name of the layout."""
     l0: float | None
+    neuronpedia: str = ""
+    """``MODEL/SOURCE`` where Neuronpedia has it."""
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def releases() -> tuple[Release, ...]:
     out = []
     for name, (model, repo, loader, saes) in _data()["releases"].items():
         hub = HUB_IDS.get(model, model)
-        entries = tuple(Entry(name, sae, hub, repo, path, loader, l0) for sae, path, l0 in saes)
+        entries = tuple(Entry(name, sae, hub, repo, path, loader, l0, *np) for sae, path, l0, *np in saes)
         out.append(Release(name, hub, repo, loader, entries))
     return tuple(out)
 

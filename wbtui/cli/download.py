@@ -24,13 +24,18 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
     """Fetch MODEL, and SAE if one is named, into the local Hub cache.
 
     MODEL is a Hub id or a registry name (`gpt2-small`); SAE is `release/id` as `wbtui saes MODEL`
-    lists it, or `org/repo/path`. Only the files that are needed come; what is here already is not
-    asked for again, and a download that was interrupted goes on where it stopped.
+    lists it, or `org/repo/path`; a page of Neuronpedia stands for both. Only the files that are
+    needed come; what is here already is not asked for again, and a download that was interrupted
+    goes on where it stopped.
     """
+    from wbtui.catalog import neuronpedia
     from wbtui.catalog.registry import find_entry
     from wbtui.download.fetch import fetch_model, fetch_sae, on_disk, sae_on_disk
 
-    if sae is None and "@" in model and not is_path(model):
+    if sae is None and neuronpedia.is_page(model):
+        entry = neuronpedia.entry_of(neuronpedia.page_of(model))
+        model, sae = entry.model, entry.name
+    elif sae is None and "@" in model and not is_path(model):
         model, _, sae = model.partition("@")
     # Ended from outside: stop cleanly, where Ctrl-C is ignored (a job in the background of a script) too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -46,8 +51,8 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
             elif not as_json and not quiet:
                 click.echo(f"wbtui: {model} is in the local Hub cache already", err=True)
             if sae is not None:
-                entry = find_entry(sae) or find_entry(sae.rpartition(":")[0])
-                if entry is not None and sae_on_disk(entry):
+                known = find_entry(sae) or find_entry(sae.rpartition(":")[0])
+                if known is not None and sae_on_disk(known):
                     if not as_json and not quiet:
                         click.echo(f"wbtui: {sae} is in the local Hub cache already", err=True)
                 else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wbtui.catalog.neuronpedia import source_in
 from wbtui.catalog.registry import canonical_model
 from wbtui.errors import UsageError
 from wbtui.labels.readers import Item
@@ -41,7 +41,7 @@ def target_of(plan: Any, trusted: str = "") -> Target:
         d_sae=sae.d_sae,
         layer=sae.layer,
         models=tuple(dict.fromkeys(name for name in names if name)),
-        neuronpedia=_neuronpedia_id(Path(sae.path)),
+        neuronpedia=source_in(Path(sae.path)),
         trusted=trusted,
     )
 
@@ -103,15 +103,3 @@ def _bare(name: str) -> str:
     """A model's name without owner, punctuation and the words that differ between sites."""
     text = name.rsplit("/", 1)[-1].casefold().removeprefix("meta-").replace("instruct", "it")
     return re.sub(r"[^a-z0-9]", "", canonical_model(text))
-
-
-def _neuronpedia_id(folder: Path) -> str:
-    try:
-        config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    if not isinstance(config, dict):
-        return ""
-    metadata = config.get("metadata")
-    found = (metadata if isinstance(metadata, dict) else {}).get("neuronpedia_id") or config.get("neuronpedia_id")
-    return str(found or "")

@@ -45,7 +45,14 @@ MAIN: tuple[Key, ...] = (
     Key("top", ("g", "home"), "g Home", "edge(0)", "the first row", "move"),
     Key("bottom", ("G", "end"), "G End", "edge(1)", "the last row", "move"),
     Key(
-        "jump", ("colon",), ":", "jump", "go to a feature (120, #120) or to any address (demo@L3#120)", "move", "go", 2
+        "jump",
+        ("colon",),
+        ":",
+        "jump",
+        "go to a feature (120, #120) or to any address (demo@L3#120; a page of Neuronpedia)",
+        "move",
+        "go",
+        2,
     ),
     Key(
         "previous-layer",
@@ -210,6 +217,7 @@ MAIN: tuple[Key, ...] = (
         5,
     ),
     Key("copy", ("y",), "y", "copy", "copy this feature's address to the clipboard", "mark"),
+    Key("copy-page", ("Y",), "Y", "copy_page", "copy its page on Neuronpedia, where the SAE has one there", "mark"),
     Key("models", ("o",), "o", "models", "open another model or SAE", "app"),
     Key(
         "compute",

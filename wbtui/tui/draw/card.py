@@ -50,6 +50,8 @@ class Look:
     near: NearLook = field(default_factory=NearLook)
     unmasked: bool = False
     """A provisional row that was made before the token mask."""
+    online: str = ""
+    """The feature's page on Neuronpedia, where the SAE has one."""
 
     @property
     def early(self) -> bool:

@@ -63,6 +63,8 @@ def page_lines(table: FeatureTable, row: int, width: int, look: Look) -> list[Li
     out += [*population_block(crowds.get("writes.z_max"), "writes.z_max", value, width), []]
     if near := elsewhere_block(look.near, row, width):
         out += [*near, []]
+    if look.online:
+        out += [cut([("NEURONPEDIA ", "head"), (look.online, "text"), ("   Y copies it", "dim")], width), []]
     out += [*facts_block(table, row, width, crowds), [], [(fit(RECONSTRUCTION, width), "faint")]]
     return out
 

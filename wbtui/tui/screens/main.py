@@ -15,6 +15,7 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from wbtui.address import Address
+from wbtui.catalog.neuronpedia import page_for
 from wbtui.errors import WbtuiError
 from wbtui.tui import keymap
 from wbtui.tui import messages as say
@@ -436,6 +437,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             heads=self.heads_look(),
             near=self.near_look(),
             unmasked=row in self.unmasked,
+            online=page_for(self.opened.sae, row) if self.view.page == "card" else "",
         )
         if self.view.page == "compare":
             lines = self.compare_page(width, height)

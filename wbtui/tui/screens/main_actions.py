@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textual.widgets import Input
 
 from wbtui.address import Address, parse_address
+from wbtui.catalog.neuronpedia import address_of, is_page, page_for
 from wbtui.errors import UsageError, WbtuiError
 from wbtui.features.asking import is_asked
 from wbtui.tui import messages as say
@@ -136,7 +138,7 @@ class MainActions:
         entry.placeholder = (
             "semantic  z_max>6  island  kind!=none …"
             if kind == "filter"
-            else "120, L4, L4#12, an address (demo@L3#120), or a vector: dir:v.npy@L3.resid_post"
+            else "120, L4, L4#12, an address (demo@L3#120), a page of Neuronpedia, a vector: dir:v.npy@L3.resid_post"
             if kind == "jump"
             else "w:word  w:{a,b}-{c}  r:word  dir:v.npy@L3.resid_post  like:demo@L3#7"
             if kind == "ask"
@@ -213,6 +215,9 @@ class MainActions:
             if me.rows.position(feature) < 0:
                 self.notify_line(f"#{feature} is hidden by the filter; its card is shown", "warn")
             return
+        if is_page(text):
+            me.run_worker(self._visit_page(text), group="page", exclusive=True)
+            return
         name, _, _ = text.removeprefix("@").partition("#")
         if opened is not None and (text.startswith("@") or any(name == s.name for s in opened.saes)):
             text = f"{Address(opened.model.name)}@{text.removeprefix('@')}"
@@ -220,6 +225,17 @@ class MainActions:
         if address.sae is None:
             raise UsageError(f"{text!r}", "a feature number, an SAE of this model, or MODEL@SAE[#FEATURE]")
         self.visit(address)
+
+    async def _visit_page(self, text: str) -> None:
+        """A page of Neuronpedia: which SAE here it is of takes a look at the disk."""
+        opened = self.me.opened
+        try:
+            address = await asyncio.to_thread(address_of, text, opened.model if opened is not None else None)
+        except WbtuiError as error:
+            self.notify_line(error.line(), "error")
+            return
+        if address.sae is not None:
+            self.visit(address)
 
     def visit(self, address: Address) -> None:
         """Open another place; where it was opened from is remembered, filter and order go along."""
@@ -432,6 +448,16 @@ class MainActions:
         me = self.me
         address = str(Address(me.view.model, me.view.sae, me.view.cursor))
         me.run_worker(self._copy(address), group="copy", exclusive=True)
+
+    def action_copy_page(self) -> None:
+        """The feature's page on Neuronpedia to the clipboard; no network."""
+        me = self.me
+        if me.opened is None:
+            return
+        if page := page_for(me.opened.sae, me.view.cursor):
+            me.run_worker(self._copy(page), group="copy", exclusive=True)
+        else:
+            self.notify_line("no page on Neuronpedia is known of this SAE", "dim")
 
     async def _copy(self, address: str) -> None:
         try:
