@@ -133,7 +133,8 @@ class Features:
         rows = np.flatnonzero(parse(filter).mask(self._table))
         if not sort:
             return rows
-        return order(self._table, [(key.removeprefix("-"), key.startswith("-")) for key in sort], rows)
+        keys = [(key.removeprefix("-"), key.startswith("-")) for key in sort]
+        return order(self._table, keys, rows).astype(np.int64)
 
     def record(self, feature: int) -> dict[str, Any]:
         """Everything about one feature as plain data: the record of ``wbtui show --json``."""

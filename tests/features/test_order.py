@@ -12,7 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from tests.features import make
 from wbtui.errors import UsageError
+from wbtui.features import derived
+from wbtui.features import order as orders
 from wbtui.features.order import order, sort_keys
+from wbtui.notes.kept import Kept
 
 TABLE = make.table(n=90, bad=(5, 50))
 
@@ -69,6 +72,75 @@ def test_what_cannot_sort_is_refused(name):
         order(TABLE, [(name, False)])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
+def test_a_filter_takes_its_rows_out_of_the_kept_order(share):
+    mask = np.random.default_rng(3).random(90) < share
+    for keys in ([("z_max", True)], [("class", True), ("evidence", False)], [("writes", False)], []):
+        rows = np.flatnonzero(mask)
+        want = [row for row in order(TABLE, keys) if mask[row]]
+        assert order(TABLE, keys, mask).tolist() == order(TABLE, keys, rows).tolist() == want
+
+
+@pytest.fixture
+def sorts(monkeypatch):
+    """How many times everything was sorted."""
+    found = []
+
+    def counted(keys, n):
+        found.append(n)
+        return sort_keys(keys, n)
+
+    monkeypatch.setattr(orders, "sort_keys", counted)
+    return found
+
+
+def test_everything_is_sorted_once_until_something_changes(sorts):
+    table = make.table(n=90)
+    keys = [("z_max", True)]
+    half = table.column("z_max") > 3
+    assert half.sum() > 90 / orders.FEW
+    whole = order(table, keys)
+    assert not whole.flags.writeable and whole.dtype == np.int32
+    assert order(table, keys) is whole
+    order(table, keys, half)
+    order(table, [("z_max", False)])
+    order(table, keys)
+    assert sorts == [90, 90], "one sort for each order, none for a filter"
+    table.with_thresholds(table.thresholds.fix("writes.cos_tok", 0.5))
+    order(table, keys)
+    assert len(sorts) == 3, "another state of the table is sorted anew"
+    for name in ("z_10", "lev", "kurt", "skew"):
+        order(table, [(name, True)])
+    assert len(table.orders) == orders.ORDERS_KEPT
+
+
+@pytest.mark.parametrize("name", ["marked", "tags", "note", "tagged", "noted"])
+def test_what_the_user_keeps_makes_only_its_own_order_anew(sorts, name):
+    table = make.table(n=90)
+    order(table, [(name, True)])
+    order(table, [("z_max", True)])
+    order(table, [(name, True)])
+    assert len(sorts) == 2
+    bits = np.zeros(90, dtype=bool)
+    bits[41] = True
+    table.keep(Kept(bits, {41: ("todo",)}, {41: "why"}))
+    assert order(table, [(name, True)])[0] == 41
+    order(table, [("z_max", True)])
+    assert len(sorts) == 3
+
+
+def test_a_column_that_lands_apart_from_rows_makes_its_order_anew(sorts, monkeypatch):
+    table = make.table(n=90)
+    cosines = np.full(90, np.nan, np.float32)
+    monkeypatch.setattr(derived, "near_column", lambda *_: cosines.copy())
+    assert order(table, [("nn", True)]).tolist() == list(range(90))
+    order(table, [("nn", True)])
+    assert len(sorts) == 1, "the same numbers in another array are the same order"
+    cosines[70] = 0.5
+    assert order(table, [("nn", True)])[0] == 70
+    assert len(sorts) == 2
+
+
 few = st.sampled_from([0.0, -0.0, 1.0, 2.5, math.nan, math.inf, -math.inf])
 keys_of = st.integers(0, 40).flatmap(
     lambda n: st.lists(
@@ -77,6 +149,10 @@ keys_of = st.integers(0, 40).flatmap(
             hnp.arrays(np.float32, n, elements=few),
             hnp.arrays(np.int16, n, elements=st.integers(-2, 2)),
             hnp.arrays(np.int64, n, elements=st.integers(-2, 2)),
+            hnp.arrays(np.int64, n, elements=st.sampled_from([-(2**62), -1, 0, 2**40, 2**62])),
+            hnp.arrays(np.float64, n, elements=st.one_of(few, st.floats())),
+            hnp.arrays(np.float16, n, elements=few),
+            hnp.arrays(np.bool_, n),
         ),
         min_size=1,
         max_size=3,
@@ -88,7 +164,7 @@ keys_of = st.integers(0, 40).flatmap(
 @settings(max_examples=400, deadline=None)
 def test_sort_keys_equals_python_on_any_arrays(keys):
     def one(key, i):
-        value = float(key[i])
+        value = key[i].item()
         return (1, 0.0) if math.isnan(value) else (0, value)
 
     want = sorted(range(len(keys[0])), key=lambda i: (*[one(key, i) for key in keys], i))

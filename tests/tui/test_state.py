@@ -188,3 +188,11 @@ def test_null_comes_back_as_nan() -> None:
     assert np.isnan(back["b"][1])
     assert np.isnan(back["c"][0][0])
     assert back["d"] == 3
+
+
+@given(some.lists(some.integers(0, 199), unique=True), some.lists(some.integers(-3, 220), max_size=30))
+def test_positions_are_found_wherever_one_looks(order: list[int], asked: list[int]) -> None:
+    rows = st.Rows(np.array(order, dtype=np.int32), 200)
+    want = [order.index(row) if row in order else -1 for row in asked]
+    assert [rows.position(row) for row in asked] == want
+    assert rows.positions(np.array(asked, dtype=np.int64)).tolist() == want

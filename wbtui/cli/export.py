@@ -90,7 +90,7 @@ def export(
         rows = rows[rows == address.feature]
     if sort_by:
         keys = [(k.strip().removeprefix("-"), k.strip().startswith("-")) for k in sort_by.split(",") if k.strip()]
-        rows = order.order(table, keys, rows)
+        rows = order.order(table, keys, rows).astype(np.int64)
     if vectors is not None:
         assert table.plan is not None
         _vectors(table.plan, rows, vectors, where)

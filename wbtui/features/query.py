@@ -348,8 +348,7 @@ def _near(term: Node, table: FeatureTable) -> str:
     if isinstance(term, Text) and table.vocab is not None and term.how == "text":
         import difflib
 
-        ids = np.unique(table.top_ids("writes" if term.side == "token" else term.side, SEARCHED))
-        shown = {table.vocab.word(int(token)).casefold(): table.vocab.word(int(token)) for token in ids[:-1][:20_000]}
+        shown = table.shown_words("writes" if term.side == "token" else term.side, SEARCHED)
         near = difflib.get_close_matches(term.text.strip().casefold(), shown, n=1, cutoff=0.6)
         return f"; nearest: {shown[near[0]]}" if near else ""
     return ""

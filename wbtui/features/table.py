@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
 
 
+WORDS_TOLD = 20_000
+"""Words among which a near one is looked for where text finds nothing."""
+
+
 class FeatureTable:
     """Rows of one SAE: stored columns, derived columns, words, classes.
 
@@ -63,6 +67,10 @@ class FeatureTable:
         self._seen = rows.computed
         self._cache: dict[str, Any] = {}
         self._row_cache: dict[str, Any] = {}
+        self.state: object = object()
+        """Another object whenever :attr:`version` rises."""
+        self.orders: dict[Any, Any] = {}
+        """Orders of all rows that are remembered (:mod:`wbtui.features.order`)."""
         self._companions: Companions | None = None
         self._labels_stamp = (0, 0)
 
@@ -197,6 +205,8 @@ class FeatureTable:
 
     def _touch(self, *, rows: bool) -> None:
         self.version += 1
+        self.state = object()
+        self.orders.clear()
         self._cache.clear()
         if rows:
             self._row_cache.clear()
@@ -333,6 +343,22 @@ class FeatureTable:
     def top_ids(self, side: str, k: int = 10) -> np.ndarray:
         """The first ``k`` shown ids of a side, [k, n] contiguous int32, absent ids as ``vocab.n`` (text search)."""
         return self._cached(f"top:{side}:{k}", lambda: derived.search_ids(self, side, k), rows=True)
+
+    def shown_words(self, side: str, k: int = 10) -> dict[str, str]:
+        """Words among the first ``k`` of a side, case folded -> as shown; at most :data:`WORDS_TOLD`."""
+
+        def words() -> dict[str, str]:
+            vocab = self.vocab
+            if vocab is None:
+                return {}
+            seen = np.zeros(vocab.n + 1, dtype=bool)
+            for ids in self.top_ids(side, k):
+                seen[ids] = True
+            told = (vocab.word(int(token)) for token in np.flatnonzero(seen[:-1])[:WORDS_TOLD])
+            return {word.casefold(): word for word in told}
+
+        found: dict[str, str] = self._cached(f"words:{side}:{k}", words, rows=True)
+        return found
 
     # -- one row ---------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wbtui import paths
 from wbtui.address import Address
 from wbtui.catalog.models import ModelInfo, find_model, list_models
@@ -105,7 +103,7 @@ class Arranged:
     version: int
     error: str = ""
     hint: str = ""
-    """Where nothing matches: the nearest thing that would."""
+    """Where nothing matches: the nearest thing that would (:func:`why_empty`, a moment later)."""
 
 
 def arrange(table: FeatureTable, text: str, sort: tuple[SortKey, ...], columns: tuple[str, ...] = ()) -> Arranged:
@@ -116,20 +114,26 @@ def arrange(table: FeatureTable, text: str, sort: tuple[SortKey, ...], columns: 
 
     version = table.version
     try:
-        chosen = None
-        hint = ""
-        if text.strip():
-            query = parse(text)
-            chosen = np.flatnonzero(query.mask(table))
-            if len(chosen) == 0:
-                hint = query.why_empty(table)
-        ordered = order(table, list(sort), chosen)
+        ordered = order(table, list(sort), parse(text).mask(table) if text.strip() else None)
         for name in (*columns, *CARD_COLUMNS):
             if is_name(name):
                 table.known(name)
     except WbtuiError as error:
         return Arranged(None, text, sort, version, error=error.line())
-    return Arranged(Rows(np.asarray(ordered), table.n), text, sort, version, hint=hint)
+    return Arranged(Rows(ordered, table.n), text, sort, version)
+
+
+def why_empty(table: FeatureTable, text: str) -> str:
+    """What would match where a filter matches nothing; empty where nothing is near.
+
+    Not a part of :func:`arrange`: it looks at each term again and at all words, which no keystroke should wait for.
+    """
+    from wbtui.features.query import parse
+
+    try:
+        return parse(text).why_empty(table)
+    except WbtuiError:
+        return ""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 
@@ -56,6 +54,10 @@ class Marks:
         return bits
 
 
+NEAR = 64
+"""Places around the last one that are looked at first: a cursor moves by a line or a page."""
+
+
 class Rows:
     """The rows that are shown, in their order: derived from filter, sort and table; never part of the state."""
 
@@ -63,16 +65,45 @@ class Rows:
         """``order``: row numbers in shown order (int [m]); ``total``: rows of the table."""
         self.order = order
         self.total = total
+        self._last = 0
+        self._known: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.order)
 
-    @cached_property
-    def _inverse(self) -> np.ndarray:
-        inverse = np.full(self.total, -1, dtype=np.int64)
-        inverse[self.order] = np.arange(len(self.order))
-        return inverse
-
     def position(self, row: int) -> int:
-        """Where ``row`` stands, -1 if it is not shown."""
-        return int(self._inverse[row]) if 0 <= row < self.total else -1
+        """Where ``row`` stands, -1 if it is not shown.
+
+        Found by looking, not by an inverse: that would take as much memory as the rows, and longer at each keystroke.
+        """
+        found = self._known.get(row)
+        if found is None:
+            found = self._find(row)
+            if len(self._known) >= 4096:
+                self._known.clear()
+            self._known[row] = found
+        if found >= 0:
+            self._last = found
+        return found
+
+    def _find(self, row: int) -> int:
+        if not 0 <= row < self.total:
+            return -1
+        near = max(0, self._last - NEAR)
+        hits = np.flatnonzero(self.order[near : near + 2 * NEAR] == row)
+        if len(hits):
+            return near + int(hits[0])
+        for start in range(0, len(self.order), 65_536):
+            hits = np.flatnonzero(self.order[start : start + 65_536] == row)
+            if len(hits):
+                return start + int(hits[0])
+        return -1
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """:meth:`position` of many at once, int64."""
+        inverse = np.full(self.total, -1, dtype=np.int32)
+        inverse[self.order] = np.arange(len(self.order), dtype=np.int32)
+        inside = (rows >= 0) & (rows < self.total)
+        return (
+            np.where(inside, inverse[np.where(inside, rows, 0)], -1).astype(np.int64) if self.total else -1 - 0 * rows
+        )

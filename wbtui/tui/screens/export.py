@@ -46,9 +46,9 @@ def chosen_rows(wish: str, view: st.View, rows: st.Rows) -> np.ndarray:
     if wish == "all":
         return np.arange(rows.total)
     if wish == "filtered":
-        return rows.order
+        return rows.order.astype(np.int64)
     marked = view.marks.numbers()
-    places = np.array([rows.position(int(r)) for r in marked], dtype=np.int64)
+    places = rows.positions(marked)
     hidden = places < 0
     return np.concatenate([marked[~hidden][np.argsort(places[~hidden], kind="stable")], marked[hidden]])
 

@@ -20,7 +20,7 @@ from wbtui.errors import WbtuiError
 from wbtui.tui import keymap
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
-from wbtui.tui.data import Arranged, Opened, arrange, open_address
+from wbtui.tui.data import Arranged, Opened, arrange, open_address, why_empty
 from wbtui.tui.draw import frame
 from wbtui.tui.draw.card import Look, card_lines, short_card
 from wbtui.tui.draw.page import page_lines
@@ -44,6 +44,8 @@ CARD_REST = 0.06
 """Seconds that the cursor must rest before the card follows, while keys come fast."""
 HELD = 0.13
 """Keys nearer to each other than this count as held: the card then waits for the rest."""
+HINT_REST = 0.15
+"""Seconds without another keystroke after which it is looked up why nothing matches."""
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
 
 
@@ -95,6 +97,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self.cosines = {}
         self.job: dict[str, Any] | None = None
         self._ticket = 0
+        self._arranging = False
         self._made = -1
         self._making = False
         self._last_move = 0.0
@@ -265,30 +268,52 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     # Rows -----------------------------------------------------------------------------------------------------------
 
     def rearrange(self) -> None:
-        """Apply filter and order in a thread; a later call overtakes an earlier one."""
+        """Apply filter and order in a thread, one at a time: what is typed meanwhile is done next, all but the last
+        left out."""
         if self.opened is None:
             return
         self._ticket += 1
-        self.run_worker(self._arrange(self.opened, self._ticket), group="arrange", exclusive=True)
+        if not self._arranging:
+            self._arranging = True
+            self.run_worker(self._arrange(), group="arrange")
 
-    async def _arrange(self, opened: Opened, ticket: int) -> None:
-        columns = st.shown_columns(self.view, self.table_view.size.width)
-        arranged = await asyncio.to_thread(arrange, opened.table, self.view.filter, self.view.sort, columns)
-        self.post_message(say.RowsArranged(arranged, ticket))
+    async def _arrange(self) -> None:
+        ticket = -1
+        try:
+            while ticket != self._ticket and self.opened is not None:
+                ticket, view = self._ticket, self.view
+                columns = st.shown_columns(view, self.table_view.size.width)
+                arranged = await asyncio.to_thread(arrange, self.opened.table, view.filter, view.sort, columns)
+                self.post_message(say.RowsArranged(arranged, ticket))
+        finally:
+            self._arranging = False
 
     def on_rows_arranged(self, message: say.RowsArranged) -> None:
         """Take the new order; the cursor keeps its feature and its line."""
         if message.ticket != self._ticket:
             return
         self.arranged = message.arranged
-        if message.arranged.rows is not None:
-            old, self.rows = self.rows, message.arranged.rows
+        rows = message.arranged.rows
+        if rows is not None:
+            old, self.rows = self.rows, rows
             if self.follow_top and len(self.rows):
                 self.view = st.to_position(self.view, self.rows, self.height_rows, 0)
             else:
                 self.view = st.settle(self.view, old, self.rows, self.height_rows)
+            if not len(rows) and message.arranged.filter:
+                self.run_worker(self._hint(message.arranged), group="hint", exclusive=True)
         self.draw()
         self.make_background()
+
+    async def _hint(self, arranged: Arranged) -> None:
+        """Where nothing matches and no more is typed for a moment: what would have matched."""
+        await asyncio.sleep(HINT_REST)
+        if self.opened is None or self.arranged is not arranged:
+            return
+        hint = await asyncio.to_thread(why_empty, self.opened.table, arranged.filter)
+        if hint and self.arranged is arranged:
+            self.arranged = replace(arranged, hint=hint)
+            self.draw_table()
 
     def on_cosines_read(self, message: say.CosinesRead) -> None:
         """Draw them."""
