@@ -251,7 +251,7 @@ texts = st.text(min_size=1, max_size=6)
 words = st.sampled_from(["w1", "Paris", "physi", "é", "\n", " NA", "=", 'a"b', "\\", "⏎", "(x", "a|b", "!"])
 flags = st.one_of(
     st.builds("{}.{}".format, st.sampled_from(SIDED_FLAGS), st.sampled_from((*ALL_SIDES, *BOTH_SIDES))),
-    st.sampled_from(ROW_FLAGS),
+    st.sampled_from([flag for flag in ROW_FLAGS if flag != "dead"]),  # an error where no densities are imported
 )
 spans = st.integers(0, 100).flatmap(lambda a: st.tuples(st.just(a), st.one_of(st.none(), st.integers(a, 120))))
 leaves = st.one_of(

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from tests.tui.place import Place, screen_text, settled
 from wbtui.errors import StoreError, UsageError, WbtuiError
 from wbtui.features.export import write
-from wbtui.features.query import parse
+from wbtui.features.query import QueryError, parse
 from wbtui.features.table import FeatureTable
 from wbtui.labels import book as books
 from wbtui.labels.belongs import Target, target_of
@@ -272,6 +272,10 @@ def test_an_import_shows_in_an_open_table(ready: Place, tmp_path: Path) -> None:
     assert table.record(5)["data"] is None
     assert not parse("labelled").mask(table).any()
     assert "no labels are imported" in parse("label:x").why_empty(table)
+    for text, at in (("dead", 0), ("semantic !dead", 10), ("z_max>1 | dead=no", 10)):
+        with pytest.raises(QueryError, match="no densities are imported.*wbtui labels import") as error:
+            parse(text).mask(table)
+        assert error.value.position == at
     imported(ready, tmp_path)
     assert table.refresh()
     assert parse("labelled").mask(table).sum() == 2

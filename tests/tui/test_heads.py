@@ -322,6 +322,13 @@ async def test_a_filter_by_a_head(paired: Place) -> None:
             "slash", *"head", "colon", *"L2", "full_stop", *"H1", "full_stop", *"key", "greater_than_sign", "3"
         )
         await until(pilot, lambda: main.view.filter == "head:L2.H1.key>3" and main.rows.order.tolist() == [5])
+        for _ in ">3":
+            await pilot.press("backspace")
+        await until(pilot, lambda: 5 in main.rows.order.tolist() and main.view.filter == "head:L2.H1.key")
+        await pilot.press(*(["backspace"] * 5), "9")
+        await until(pilot, lambda: "nearest: head:L2.H1" in screen_text(app), "the error under the bar")
+        await pilot.press(*(["backspace"] * 11), *"dead")
+        await until(pilot, lambda: "no densities are imported" in screen_text(app))
 
 
 # States ------------------------------------------------------------------------------------------------------------

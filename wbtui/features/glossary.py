@@ -134,13 +134,15 @@ def _head(name: str) -> Entry:
     layer, head, side, statistic = parts_of(name)
     column = attention_columns()[f"{side or 'query'}.{statistic}"]
     sides = {
-        None: "the larger side",
+        None: "the larger of both sides",
         "query": "query: the feature attends to others",
         "key": "key: others attend to the feature",
     }
     words = (
         f"{column.meaning} in head {head} of layer {layer}, over the 99th percentile of the same of random directions "
-        "in the same head (the larger over null kinds): 1 is the line of the noise"
+        "in the same head (the larger over null kinds): 1 is the line of the noise. Alone in a filter: features led by "
+        "the head, those whose largest such ratio over all heads of the layer is here and beyond the noise's own 99th "
+        "percentile of that largest"
     )
     return Entry(name, words, sides[side], LITERATURE.get(column.source, column.source))
 

@@ -16,6 +16,13 @@ _DRAWN = {
         "ratio: with many heads noise passes one of them often",
         OURS,
     ),
+    "led by a head": (
+        "`head:L4.H2` alone in a filter: of all heads of layer 4, H2 has the feature's largest ratio (peak over noise; "
+        "each head by the larger of its query and key side; `.query` or `.key`: that side alone), and that ratio is "
+        "above the noise's own 99th percentile of the largest over heads; ties go to the smaller head. Layers are not "
+        "compared; capacity to attend, not attention that was seen",
+        OURS,
+    ),
     "partners": ("the features of largest score with this one, S_ij = s <q_i, k_j>, over all features, uncapped", OURS),
     "b_q": ("the key's prior s <b_q, k_j>: what it receives whatever the query is", OURS),
     "tokens, against": (

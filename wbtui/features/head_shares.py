@@ -72,11 +72,41 @@ class HeadShares:
 
         return self._cached(("any", side, self._chosen(statistic)), make)
 
-    def any_bar(self, side: str, statistic: str | None = None) -> float:
-        """99th percentile over directions of the largest ratio over heads, the larger over null kinds."""
+    def any_bar(self, side: str | None, statistic: str | None = None) -> float:
+        """99th percentile over directions of the largest ratio over heads (None: and both sides), the larger over null
+        kinds."""
 
         def make() -> float:
-            found = [float(percentiles(strongest(self.ratios(side, statistic, null))[None])[0]) for null in self.nulls]
+            found = [float(percentiles(strongest(self._either(side, statistic, n))[None])[0]) for n in self.nulls]
             return max(found) if found and self._bars_ready else math.nan
 
         return self._cached(("any bar", side, self._chosen(statistic)), make)
+
+    def leader(self, side: str | None = None, statistic: str | None = None) -> np.ndarray:
+        """The head that leads each feature: that of its largest ratio among all heads of the layer.
+
+        Args:
+            side: ``query`` or ``key``; None: the larger side of each head.
+
+        Returns:
+            np.ndarray: int [n]; ties go to the smaller head; -1 where the largest ratio does not pass
+            :meth:`any_bar`, the noise's own 99th percentile of that largest; -2 where nothing is known.
+        """
+
+        def make() -> np.ndarray:
+            ratios = self._either(side, statistic)
+            known = np.isfinite(ratios)
+            filled = np.where(known, ratios, -np.inf)
+            out = filled.argmax(0).astype(np.int32)
+            bar = self.any_bar(side, statistic)
+            out[~(filled.max(0) > bar)] = -1
+            out[~known.any(0) | np.isnan(bar)] = -2
+            return out
+
+        return np.asarray(self._cached(("leader", side, self._chosen(statistic)), make))
+
+    def _either(self, side: str | None, statistic: str | None, null: HeadNull | None = None) -> np.ndarray:
+        """Ratios [n_heads, n] of a side, or of each head's larger one."""
+        if side is not None:
+            return self.ratios(side, statistic, null)
+        return np.fmax(self.ratios("query", statistic, null), self.ratios("key", statistic, null))

@@ -108,8 +108,42 @@ class HeadShelf:
         Raises:
             UsageError: no such layer or head.
         """
+        table, head, side, statistic = self._found(name)
+        return table.head(head, side, statistic).astype(np.float32)
+
+    def leader(self, name: str) -> tuple[np.ndarray, int]:
+        """Which head leads each feature by a head's metric (:meth:`HeadTable.leader`), and the head that is named.
+
+        Raises:
+            UsageError: no such layer or head.
+        """
+        table, head, side, statistic = self._found(name)
+        return table.leader(side, statistic), head
+
+    def _found(self, name: str) -> tuple[HeadTable, int, str | None, str]:
+        """A metric's table, head, side and statistic.
+
+        Raises:
+            UsageError: no such layer or head; names the nearest that there is.
+        """
         layer, head, side, statistic = parts_of(name)
-        return self.table(layer).head(head, side, statistic).astype(np.float32)
+        rest = name[name.index(".H") :]
+        if not self.layers:
+            raise UsageError(f"{name}: {self.absent}", "an SAE on a stream that a later layer's heads read")
+        if layer not in self.layers:
+            near = min(self.layers, key=lambda there: abs(there - layer))
+            whole = f"layers {self.layers[0]} to {self.layers[-1]}" if len(self.layers) > 1 else f"layer {near}"
+            raise UsageError(
+                f"{name}: no head of layer {layer} reads this SAE", f"a head of {whole}", f"nearest: head:L{near}{rest}"
+            )
+        table = self.table(layer)
+        if head >= table.n_heads:
+            last = table.n_heads - 1
+            near_name = f"head:L{layer}.H{last}" + rest.removeprefix(f".H{head}")
+            raise UsageError(
+                f"{name}: layer {layer} has no head {head}", f"0 to {last}, as H0 to H{last}", f"nearest: {near_name}"
+            )
+        return table, head, side, statistic
 
 
 def canonical(name: str) -> str | None:

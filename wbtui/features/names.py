@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from wbtui.errors import UsageError
 from wbtui.features import neighbours
+from wbtui.features.head_parts import STATISTICS
 from wbtui.features.head_shelf import canonical
 from wbtui.schema import side_columns, tokens_columns
 
@@ -71,6 +72,11 @@ def resolve(name: str) -> Name:
         UsageError: unknown; the nearest names are offered.
     """
     found = _resolve(name)
+    if found is None and name.startswith("head:"):
+        raise UsageError(
+            f"no metric {name!r}",
+            "head:L4.H2 (layer 4, head 2), with .query or .key, with one of peak, " + ", ".join(STATISTICS[1:]),
+        )
     if found is None:
         near = nearest(name)
         raise UsageError(

@@ -8,6 +8,8 @@
     re:^phys re:"a b"    a regular expression on the written top tokens
     z_max>6  reads.cos_tok>=.4  n_words=3..9  percentile:z_max>99  class=coherent  kind!=none
     semantic  coherent  promotes  same  !none  semantic.either    yes-or-nos
+    head:L4.H2    led by that head: it is the feature's strongest in its layer, on either side, beyond noise
+    head:L4.H2.key    the same as key (others attend to it) or as query;   head:L4.H2>1.5  its ratio, strongest or not
     #120  id:120  id:1,5,9  id:100..199
     marked  tagged  noted  tag:todo  tag:*  note:word  note:"two words"    what the user keeps
     a b = both · a | b = either · !a = not · ( )
@@ -115,12 +117,30 @@ class Flag(Node):
 
     name: str
 
+    at: int = field(default=0, compare=False)
+
     def mask(self, table: FeatureTable, negate: bool = False) -> np.ndarray:
         column = table.column(self.name)
+        if self.name == "dead" and not table.known(self.name).any():
+            raise QueryError(
+                "'dead', but no densities are imported for this SAE",
+                "data of how often features fire, which weights do not say",
+                "`wbtui labels import ADDRESS sparsity.safetensors` takes SAELens's and Neuronpedia's files",
+                position=self.at,
+                length=4,
+            )
         return ~column & table.known(self.name) if negate else column & table.known(self.name)
 
     def __str__(self) -> str:
         return self.name
+
+
+def _column(table: FeatureTable, name: str, at: int) -> np.ndarray:
+    """A metric's column; a head that the SAE's readers have not is an error of the filter."""
+    try:
+        return table.column(name)
+    except UsageError as error:
+        raise QueryError(error.found, error.expected, error.do, position=at, length=len(name)) from None
 
 
 @dataclass(frozen=True)
@@ -130,9 +150,10 @@ class Compare(Node):
     name: str
     op: str
     number: float
+    at: int = field(default=0, compare=False)
 
     def mask(self, table: FeatureTable, negate: bool = False) -> np.ndarray:
-        column = table.column(self.name)
+        column = _column(table, self.name, self.at)
         hit = compare(column, NEGATED[self.op] if negate else self.op, self.number)
         return hit & table.known(self.name)
 
@@ -147,9 +168,10 @@ class Between(Node):
     name: str
     low: float
     high: float
+    at: int = field(default=0, compare=False)
 
     def mask(self, table: FeatureTable, negate: bool = False) -> np.ndarray:
-        column = table.column(self.name)
+        column = _column(table, self.name, self.at)
         hit = compare(column, ">=", self.low) & compare(column, "<=", self.high)
         return (~hit if negate else hit) & table.known(self.name)
 
@@ -333,6 +355,8 @@ def _span(low: int, high: int | None) -> str:
 
 def _near(term: Node, table: FeatureTable) -> str:
     """What is near a term that matches nothing."""
+    from wbtui.features.query_heads import Led
+
     if isinstance(term, Compare | Between):
         known = table.known(term.name)
         if not known.any():
@@ -340,6 +364,8 @@ def _near(term: Node, table: FeatureTable) -> str:
             return f"; {what}"
         values = table.column(term.name)[known]
         return f"; {term.name} runs from {values.min():.4g} to {values.max():.4g}"
+    if isinstance(term, Led):
+        return term.why_empty(table)
     if isinstance(term, LabelText) and (table.labels is None or not table.labels.labelled().any()):
         return "; no labels are imported (`wbtui labels import`)"
     if isinstance(term, KeptText):

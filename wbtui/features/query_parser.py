@@ -27,6 +27,7 @@ from wbtui.features.query import (
     Text,
     metric,
 )
+from wbtui.features.query_heads import Led
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 60
@@ -153,7 +154,9 @@ class Parser:
         if colon or (is_name(word) and word not in ROW_TEXTS):
             name = metric(word, start)
             if name.boolean:
-                return Flag(name.text)
+                return Flag(name.text, start)
+            if name.kind == "head":
+                return Led(name.text, start)
             raise QueryError(
                 f"{word!r} alone",
                 f"a comparison such as {word}=coherent" if name.kind == "class" else f"a comparison such as {word}>0",
@@ -233,7 +236,8 @@ class Parser:
             if operator not in ("=", "!=") or value.casefold() not in _YES:
                 raise QueryError(f"{operator}{value}", f"{word}=yes or {word}=no", position=at, length=len(value))
             yes = _YES[value.casefold()] == (operator == "=")
-            return Flag(name.text) if yes else Not(Flag(name.text))
+            flag = Flag(name.text, start)
+            return flag if yes else Not(flag)
         if name.kind == "text":
             raise QueryError(f"{word!r} is a text", "tag:todo or note:word", position=start, length=len(word))
         if name.kind == "list":
@@ -241,10 +245,10 @@ class Parser:
                 f"{word!r} is a list", "a number", 'search it with writes:"text"', position=start, length=len(word)
             )
         if ".." in value:
-            return self._range(name.text, operator, value, at)
-        return Compare(name.text, operator, self._number(value, at))
+            return self._range(name.text, operator, value, at, start)
+        return Compare(name.text, operator, self._number(value, at), start)
 
-    def _range(self, name: str, operator: str, value: str, at: int) -> Node:
+    def _range(self, name: str, operator: str, value: str, at: int, start: int) -> Node:
         low, _, high = value.partition("..")
         if operator not in ("=", "!=") or not (low or high):
             raise QueryError(f"{operator}{value}", "a range behind =, as in z_max=4..6", position=at, length=len(value))
@@ -252,7 +256,7 @@ class Parser:
         b = self._number(high, at + len(low) + 2) if high else math.inf
         if a > b:
             raise QueryError(f"{value!r} runs backwards", f"{high}..{low}", position=at, length=len(value))
-        node = Between(name, a, b)
+        node = Between(name, a, b, start)
         return node if operator == "=" else Not(node)
 
     def _class(self, name: str, operator: str, value: str, at: int) -> Node:
