@@ -29,10 +29,10 @@ from wbtui.cli.fill import requests_of
 from wbtui.service.client import Client, stop
 from wbtui.service.config import ServiceConfig
 from wbtui.service.local import LocalRunner
-from wbtui.service.protocol import ComputeRequest, RowRequest
 from wbtui.service.remote import DaskWorkers
 from wbtui.service.running import run_jobs
 from wbtui.service.start import with_package
+from wbtui.service.wishes import ComputeRequest, RowRequest
 
 AIM_ROW_MS, AIM_CANCEL_MS, AIM_RESTART_MS = 150.0, 200.0, 500.0
 

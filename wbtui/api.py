@@ -196,7 +196,7 @@ class Features:
         from wbtui.catalog.plan_match import absolute_address
         from wbtui.definitions import to_json
         from wbtui.features.asking import parse
-        from wbtui.service import client, protocol
+        from wbtui.service import client, wishes
 
         asked = parse(query)
         if asked.kind == "vector":
@@ -206,7 +206,7 @@ class Features:
             query = f"{side}dir:{os.path.abspath(os.path.expanduser(asked.path))}{name}{place}"
         here = absolute_address(self._plan.model, self._plan.sae)
         assert here.sae is not None and self._table.cache is not None
-        request = protocol.AskRequest(
+        request = wishes.AskRequest(
             model=here.model,
             sae=here.sae,
             definition=to_json(self._plan.definition),
@@ -236,12 +236,12 @@ class Features:
         """
         from wbtui.catalog.plan_match import absolute_address
         from wbtui.definitions import to_json
-        from wbtui.service import protocol, running
+        from wbtui.service import running, wishes
 
         if not self.complete:
             place = absolute_address(self._plan.model, self._plan.sae)
             assert place.sae is not None and self._table.cache is not None
-            request = protocol.ComputeRequest(
+            request = wishes.ComputeRequest(
                 model=place.model,
                 sae=place.sae,
                 definition=to_json(self._plan.definition),

@@ -7,7 +7,6 @@ The file is read again when it changes; variables are read at each asking.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -162,6 +161,8 @@ def unknown_variables() -> list[str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that looks most like ``name``; empty where none does."""
+    import difflib  # for mistakes only: this module is on the way of every start
+
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return match[0] if match else ""
 

@@ -89,7 +89,7 @@ def test_many_jobs_without_a_service(wbtui: Commands, monkeypatch: pytest.Monkey
     """Everything is there: two SAEs' worth of requests end at once, the second with an error of its own."""
     from wbtui.cli import fill
     from wbtui.service.config import ServiceConfig
-    from wbtui.service.protocol import ComputeRequest
+    from wbtui.service.wishes import ComputeRequest
 
     real = fill.requests_of
 
@@ -113,7 +113,7 @@ def test_many_jobs_without_a_service(wbtui: Commands, monkeypatch: pytest.Monkey
 
 def test_each_job_is_named_as_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
     from wbtui.cli.fill import Many
-    from wbtui.service.protocol import ComputeRequest
+    from wbtui.service.wishes import ComputeRequest
 
     said = Many([ComputeRequest("demo", f"L{n}", {}, "/c", analysis="attention") for n in range(2)], quiet=False)
     for event in (

@@ -1,6 +1,9 @@
 """Faults of every kind over a mixed workload, and the table of what came of them.
 
-    python -m tests.service.campaign [faults of each kind] [first seed]
+    python -m tests.service.campaign [faults of each kind] [first seed] [--results FILE]
+
+With ``--results`` each trial is appended to a file as a line of JSON, and the table is of all that it holds: a long
+campaign can be run in parts.
 
 Each trial has a fresh cache, a batch of two SAEs from one client, lone rows from another, and one fault at a seeded
 moment in the midst. Afterwards: every number is right, the cache verifies, no shard that was on disk at the time of the
@@ -11,6 +14,7 @@ recover is from the fault to the next answer of a lone row to a client that come
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -36,9 +40,9 @@ from wbtui.errors import WbtuiError
 from wbtui.service import connect, place, protocol
 from wbtui.service.client import Client, stop
 from wbtui.service.config import ServiceConfig
-from wbtui.service.protocol import ComputeRequest, RowRequest
 from wbtui.service.running import run_jobs
 from wbtui.service.start import spawn_detached, with_package
+from wbtui.service.wishes import ComputeRequest, RowRequest
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 from wbtui.store.verify import verify
@@ -51,7 +55,7 @@ CLIENT = """
 import json, sys
 from wbtui.service.running import run_jobs
 from wbtui.service.config import ServiceConfig
-from wbtui.service.protocol import ComputeRequest
+from wbtui.service.wishes import ComputeRequest
 requests = [ComputeRequest(**fields) for fields in json.loads(sys.argv[2])]
 run_jobs(requests, lambda event: print(event["event"], flush=True), config=ServiceConfig.from_text(sys.argv[1]))
 """
@@ -88,7 +92,7 @@ class Trial:
         self.config: ServiceConfig = here.config(pulse=2.5, heartbeat=30.0, check_every=0.1, stop_grace=1.0)
         self.cache = here.root / f"{re.sub('[^a-z]+', '-', kind.lower())}-{seed}"
         self.cache.mkdir()
-        steering: dict[str, Any] = {"products": PRODUCTS, "slices": 3, "heavy": 3}
+        steering: dict[str, Any] = {"products": PRODUCTS, "slices": 3, "heavy": 10}
         if kind in IN_THE_WORK:
             where = self.rng.choice(["mask:32", "null:0", "tokens:64", "tokens:160"])
             steering["faults"] = {where: [IN_THE_WORK[kind].format(self.rng.randrange(12)), 1]}
@@ -329,6 +333,11 @@ def _remove(suffix: str) -> Callable[[Trial], None]:
     return act
 
 
+def _remove_folder(trial: Trial) -> None:
+    """As the end of a login removes ``XDG_RUNTIME_DIR``, socket, lock and all."""
+    shutil.rmtree(place.socket_path().parent, ignore_errors=True)
+
+
 def _race(trial: Trial) -> None:
     """Two more daemons at once; with the lock's file gone for one of them in every second trial."""
     if trial.rng.random() < 0.5:
@@ -368,6 +377,7 @@ FAULTS: dict[str, Callable[[Trial], None]] = {
     "bit flipped in a shard": _damage("flip"),
     "socket removed": _remove(".sock"),
     "lock file removed": _remove(".lock"),
+    "runtime folder removed": _remove_folder,
     "two services racing": _race,
     "half a frame, then gone": _half_a_frame,
 }
@@ -406,8 +416,11 @@ def table(results: list[Result]) -> str:
 
 def main(argv: list[str]) -> int:
     """By hand."""
-    each = int(argv[0]) if argv else 30
-    first = int(argv[1]) if len(argv) > 1 else 0
+    parser = argparse.ArgumentParser(prog="tests.service.campaign")
+    parser.add_argument("each", nargs="?", type=int, default=30)
+    parser.add_argument("first", nargs="?", type=int, default=0)
+    parser.add_argument("--results", type=Path)
+    args = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="wb", dir="/tmp"))
     for name in ("RUNTIME", "LOG", "DATA", "CONFIG", "CACHE"):
         os.environ[f"WBTUI_{name}_DIR"] = str(root / name.lower())
@@ -418,17 +431,22 @@ def main(argv: list[str]) -> int:
     def told(result: Result) -> None:
         if result.wrong:
             print(f"{result.kind} {result.seed}: {result.wrong}", flush=True)
+        if args.results:
+            with open(args.results, "a") as file:
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")
 
     try:
-        results = campaign(here, each, first, told)
+        results = campaign(here, args.each, args.first, told)
     finally:
         with contextlib.suppress(WbtuiError):
             stop()
         for pid in processes(here.runtime):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-    print(table(results))
     bad = any(r.wrong for r in results)
+    if args.results:
+        results = [Result(**json.loads(line)) for line in args.results.read_text().splitlines()]
+    print(table(results))
     if not bad:
         shutil.rmtree(root, ignore_errors=True)
     else:

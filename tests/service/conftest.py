@@ -18,7 +18,7 @@ from tests.service import fake_work
 from wbtui.service import place
 from wbtui.service.client import Client, stop
 from wbtui.service.config import ServiceConfig
-from wbtui.service.protocol import ComputeRequest
+from wbtui.service.wishes import ComputeRequest
 from wbtui.store.products import Product
 from wbtui.store.verify import verify
 

@@ -2,11 +2,12 @@
 
 After each kill: what is on disk verifies; a new run computes exactly the shards that were missing; and the bytes of
 every finished product equal those of a run that nobody disturbed. By hand: ``python -m tests.service.kill_campaign
-[moments] [demo]``; in the suite by ``test_kill_campaign.py``.
+[moments] [first seed] [--demo]``; in the suite by ``test_kill_campaign.py``.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from tests.service.conftest import DEADLINE, Place, processes, wait_until
 from wbtui.errors import WbtuiError
-from wbtui.service import planning, protocol
+from wbtui.service import planning, wishes
 from wbtui.service.client import Client, stop
 from wbtui.service.config import ServiceConfig
 from wbtui.service.running import run_job
@@ -42,7 +43,7 @@ class Campaign:
         config: of the daemon.
     """
 
-    def __init__(self, here: Place, request: protocol.ComputeRequest, config: ServiceConfig) -> None:
+    def __init__(self, here: Place, request: wishes.ComputeRequest, config: ServiceConfig) -> None:
         self.here = here
         self.request = request
         self.config = config
@@ -59,20 +60,20 @@ class Campaign:
         self.expected = self.sums(whole)
         assert self.expected and self.sums(warm) == self.expected
 
-    def with_cache(self, name: str) -> protocol.ComputeRequest:
+    def with_cache(self, name: str) -> wishes.ComputeRequest:
         """The request for a cache of its own."""
         return dataclasses.replace(self.request, cache=str(self.here.root / name))
 
-    def plan(self, request: protocol.ComputeRequest) -> list[PlannedProduct]:
+    def plan(self, request: wishes.ComputeRequest) -> list[PlannedProduct]:
         """What is on disk and what is missing."""
         return planning.plan(self.planner, {**request.plan_request(), "checks": request.checks})
 
-    def sums(self, request: protocol.ComputeRequest) -> dict[str, str]:
+    def sums(self, request: wishes.ComputeRequest) -> dict[str, str]:
         """SHA-256 of every product's columns."""
         root = Path(request.cache)
         return {p.relative: _sum(root / p.relative / "columns.safetensors") for p in self.plan(request)}
 
-    def difference(self, request: protocol.ComputeRequest) -> dict[str, list[str]]:
+    def difference(self, request: wishes.ComputeRequest) -> dict[str, list[str]]:
         """Columns whose numbers differ from the undisturbed run's, by product."""
         out = {}
         for planned in self.plan(request):
@@ -139,7 +140,7 @@ def demo_campaign(here: Place) -> Campaign:
     from wbtui.definitions import named_definition, to_json
 
     sae = list_saes(find_model("demo"))[0].name
-    request = protocol.ComputeRequest("demo", sae, to_json(named_definition("folded")), str(here.cache))
+    request = wishes.ComputeRequest("demo", sae, to_json(named_definition("folded")), str(here.cache))
     return Campaign(here, request, ServiceConfig(devices=("cpu",)))
 
 
@@ -151,15 +152,19 @@ def main(argv: list[str]) -> None:
     """By hand."""
     import tempfile
 
-    moments = int(argv[0]) if argv else 20
+    parser = argparse.ArgumentParser(prog="tests.service.kill_campaign")
+    parser.add_argument("moments", nargs="?", type=int, default=20)
+    parser.add_argument("first", nargs="?", type=int, default=0)
+    parser.add_argument("--demo", action="store_true", help="the real work on the embedded demo")
+    args = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="wb", dir="/tmp"))
     for name in ("RUNTIME", "LOG", "DATA", "CONFIG", "CACHE"):
         os.environ[f"WBTUI_{name}_DIR"] = str(root / name.lower())
     here = Place(root)
     here.runtime = root / "runtime"
     try:
-        campaign = (demo_campaign if "demo" in argv else fake_campaign)(here)
-        for seed in range(moments):
+        campaign = (demo_campaign if args.demo else fake_campaign)(here)
+        for seed in range(args.first, args.first + args.moments):
             print(campaign.strike(seed), flush=True)
     finally:
         stop()

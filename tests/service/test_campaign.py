@@ -14,6 +14,7 @@ SAMPLE = (
     "bit flipped in a shard",
     "socket removed",
     "lock file removed",
+    "runtime folder removed",
     "two services racing",
     "half a frame, then gone",
     "out of memory in a tile",
@@ -27,7 +28,7 @@ def test_one_fault_of_each_kind(here):
     results = [Trial(here, kind, 7).run() for kind in SAMPLE]
     assert not [r for r in results if r.wrong]
     assert sum(r.midst for r in results) > len(SAMPLE) // 2
-    assert "| all | 13 |" in table(results)
+    assert "| all | 14 |" in table(results)
 
 
 @pytest.mark.faults

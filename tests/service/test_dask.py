@@ -18,7 +18,7 @@ from wbtui.errors import Cancelled, ServiceError, UsageError, WeightsError
 from wbtui.service import local, remote
 from wbtui.service.config import ServiceConfig
 from wbtui.service.executor import Broken
-from wbtui.service.protocol import ComputeRequest
+from wbtui.service.wishes import ComputeRequest
 
 pytest.importorskip("distributed")
 

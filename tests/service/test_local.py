@@ -14,7 +14,7 @@ import pytest
 from tests.service import fake_work
 from tests.service.conftest import DEADLINE, check_complete, processes, wait_until
 from wbtui.errors import TimedOut
-from wbtui.service import local, place, protocol
+from wbtui.service import local, place, wishes
 from wbtui.service.inprocess import InProcessWorker
 from wbtui.service.start import with_package
 from wbtui.store.products import Product
@@ -29,7 +29,7 @@ def test_the_same_without_a_service(here, in_process):
         runner.compute(request, events.append, DEADLINE)
         again = runner.compute(request, events.append, DEADLINE)
         assert again["state"] == "done"
-        assert runner.row(protocol.RowRequest(**request.plan_request(), feature=9), DEADLINE)["row"] == 9
+        assert runner.row(wishes.RowRequest(**request.plan_request(), feature=9), DEADLINE)["row"] == 9
     assert not place.socket_path().exists()
     assert sum(e["event"] == "shard" for e in events) == 10
     check_complete(here, request)
@@ -48,7 +48,7 @@ LOCAL = """
 import sys
 from wbtui.service import local
 from wbtui.service.config import ServiceConfig
-from wbtui.service.protocol import ComputeRequest
+from wbtui.service.wishes import ComputeRequest
 import json
 request = ComputeRequest(**json.loads(sys.argv[2]))
 try:

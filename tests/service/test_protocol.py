@@ -12,7 +12,8 @@ import pytest
 
 from wbtui.errors import TimedOut, UsageError, WbtuiError, WeightsError, WorkError
 from wbtui.service import protocol
-from wbtui.service.protocol import ComputeRequest, Disconnected, PageRequest, ProtocolError, Request, RowRequest
+from wbtui.service.protocol import Disconnected, ProtocolError, Request
+from wbtui.service.wishes import ComputeRequest, PageRequest, RowRequest
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

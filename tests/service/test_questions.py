@@ -11,7 +11,7 @@ from tests.service import fake_work
 from tests.service.conftest import DEADLINE
 from tests.service.daemons import listening
 from wbtui.errors import UsageError
-from wbtui.service import local, protocol
+from wbtui.service import local, wishes
 from wbtui.service.aio import AsyncClient
 from wbtui.service.inprocess import InProcessWorker
 from wbtui.store.products import Product
@@ -19,7 +19,7 @@ from wbtui.store.products import Product
 
 def question(here, *, args=None, what="find", **steering):
     request = here.request(products=[["vocab", 0, 0], ["tokens", 32, 32]], **steering)
-    return protocol.AskRequest(**request.plan_request(), what=what, args=args or {})
+    return wishes.AskRequest(**request.plan_request(), what=what, args=args or {})
 
 
 async def test_an_answer_comes_with_its_parts_before_it_and_is_stored_nowhere(running, here):

@@ -46,12 +46,12 @@ def ask(
     from wbtui.catalog.models import find_model
     from wbtui.catalog.saes import find_sae
     from wbtui.definitions import named_definition, to_json
-    from wbtui.service import client, local, protocol
+    from wbtui.service import client, local, wishes
     from wbtui.service.config import ServiceConfig
 
     model = find_model(address.model)
     sae = find_sae(model, address.sae)
-    request = protocol.AskRequest(
+    request = wishes.AskRequest(
         model=model.name if model.kind != "folder" else model.path,
         sae=sae.path if sae.name.startswith(("/", ".", "~")) else sae.name,
         definition=to_json(named_definition(definition)),

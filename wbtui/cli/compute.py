@@ -146,13 +146,13 @@ def run(
         ServiceError, TimedOut, Cancelled, or the job's own error.
     """
     from wbtui.definitions import to_json
-    from wbtui.service import local, protocol, running
+    from wbtui.service import local, running, wishes
     from wbtui.service.config import ServiceConfig
 
     layer = getattr(plan, "layer", None)
     analysis = "attention" if layer is not None else "tokens" if hasattr(plan, "tokens") else "neighbours"
     analysis = getattr(plan, "analysis", analysis)
-    request = protocol.ComputeRequest(
+    request = wishes.ComputeRequest(
         model=plan.model.name if plan.model.kind != "folder" else plan.model.path,
         sae=plan.sae.path if plan.sae.name.startswith(("/", ".", "~")) else plan.sae.name,
         definition=to_json(plan.definition),

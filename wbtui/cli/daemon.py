@@ -105,9 +105,9 @@ def status(as_json: bool) -> int:
 def logs(lines: int, only_path: bool) -> None:
     """Print the end of the service's log."""
     from wbtui.display import safe_token_text
-    from wbtui.service.daemon import log_path
+    from wbtui.service import logs
 
-    path = log_path()
+    path = logs.path()
     if only_path:
         click.echo(str(path))
         return

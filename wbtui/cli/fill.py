@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wbtui.catalog.cost import Bill
     from wbtui.catalog.models import ModelInfo
     from wbtui.catalog.saes import SaeInfo
-    from wbtui.service.protocol import ComputeRequest
+    from wbtui.service.wishes import ComputeRequest
 
 
 def saes_of(model: ModelInfo, sae: str | None, release: str | None) -> list[SaeInfo]:
@@ -65,7 +65,7 @@ def requests_of(
     """One request for each SAE and analysis; ``all`` is every analysis that the SAE's hook has."""
     from wbtui.catalog.plan_attention import no_reader
     from wbtui.definitions import AttentionDefinition, NeighboursDefinition, named_definition, to_json
-    from wbtui.service.protocol import ComputeRequest
+    from wbtui.service.wishes import ComputeRequest
 
     bodies = {
         "tokens": to_json(named_definition(definition)),

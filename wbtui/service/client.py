@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError
-from wbtui.service import connect, protocol
+from wbtui.service import connect, protocol, wishes
 from wbtui.service.aio import AsyncClient
 from wbtui.service.config import ServiceConfig
 
@@ -105,19 +105,19 @@ class Client:
             raise protocol.Disconnected("the service has gone")
         return message
 
-    def compute(self, request: protocol.ComputeRequest) -> dict[str, Any]:
+    def compute(self, request: wishes.ComputeRequest) -> dict[str, Any]:
         """Queue a computation: {job, state, products}. Paths and cache of the request are made absolute."""
         answer: dict[str, Any] = self.call("compute", None, **dataclasses.asdict(_absolute(request)))
         return answer
 
-    def row(self, request: protocol.RowRequest, timeout: float | None = None) -> dict[str, Any]:
+    def row(self, request: wishes.RowRequest, timeout: float | None = None) -> dict[str, Any]:
         """One feature's columns, provisional; a non-finite number is None."""
         fields = dataclasses.asdict(request)
         fields.update(model=connect.absolute(request.model), sae=connect.absolute(request.sae))
         answer = self.call("row", timeout, **fields)
         return dict(answer["columns"])
 
-    def page(self, request: protocol.PageRequest, timeout: float | None = None) -> dict[str, Any]:
+    def page(self, request: wishes.PageRequest, timeout: float | None = None) -> dict[str, Any]:
         """One feature in all heads of a layer: see :func:`wbtui.compute.attention_lone.head_page`."""
         fields = dataclasses.asdict(request)
         fields.update({n: connect.absolute(v) for n in ("model", "sae", "target") if (v := fields[n]) is not None})
@@ -125,7 +125,7 @@ class Client:
 
     def ask(
         self,
-        request: protocol.AskRequest,
+        request: wishes.AskRequest,
         on_part: Callable[[dict[str, Any]], None] | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _final(event: Event) -> Event:
     return event
 
 
-def _absolute(request: protocol.ComputeRequest) -> protocol.ComputeRequest:
+def _absolute(request: wishes.ComputeRequest) -> wishes.ComputeRequest:
     model, sae = connect.absolute(request.model), connect.absolute(request.sae)
     return dataclasses.replace(request, model=model, sae=sae, cache=connect.cache(request.cache))
 

@@ -42,8 +42,9 @@ class ServiceConfig:
     """Seconds without any sign of life (workers pulse every second) until a worker counts as halted."""
     stop_grace: float = 5.0
     """Seconds that a running shard has to stop when the service ends, before its process is killed."""
-    check_every: float = 60.0
-    """Seconds between looks at whether the socket and lock are still ours."""
+    check_every: float = 2.0
+    """Seconds between looks at whether the socket and lock are still ours (two calls of ``lstat``): until then a client
+    that finds no socket can neither be answered nor start another service, for the lock is held."""
     cache_gb: float = 0.0
     """Gigabytes that a cache may hold (0: no limit); what was used longest ago goes when there is no work."""
     prestart: bool = True

@@ -20,7 +20,7 @@ from wbtui.service.config import ServiceConfig
 
 CONNECT_WITHIN = 30.0
 """Seconds until a service that does not come up is an error."""
-_POLL = 0.02
+_POLL = 0.005
 _AGAIN = 0.25
 """Seconds between two attempts to start one while the former daemon is still ending."""
 _HELLO_WITHIN = 10.0

@@ -5,24 +5,21 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import faulthandler
 import logging
-import logging.handlers
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import wbtui
-from wbtui import build, paths
+from wbtui import build
 from wbtui.errors import ServiceError, WbtuiError, WorkError
-from wbtui.service import place, planning, protocol
+from wbtui.service import logs, place, planning, protocol
 from wbtui.service.config import ServiceConfig
 from wbtui.service.engine import Engine
 from wbtui.service.session import Session
@@ -30,9 +27,9 @@ from wbtui.service.work import Outcome, PlannedProduct
 
 log = logging.getLogger("wbtui.service")
 
-LOG_BYTES = 1 << 20
-LOG_FILES = 3
 MAX_CLIENTS = 128
+PRESTART_AFTER = 0.05
+"""Seconds for the client who waits for this very service, before the workers' imports take the cores."""
 EXIT_NOT_ME = 3
 """Exit status where another daemon holds the lock."""
 
@@ -86,7 +83,7 @@ class Daemon:
             what = f"{wbtui.__version__} (build {build.stamp()})"
             log.info("service %s started, process %d, %s", what, os.getpid(), place.socket_path())
             if self.config.prestart:
-                self.engine.prestart()
+                self.loop.call_later(PRESTART_AFTER, self.prestart)
             watch = asyncio.create_task(self.watch())
             ended = asyncio.create_task(self.ending.wait())
             await asyncio.wait({watch, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,6 +94,13 @@ class Daemon:
             return 0
         finally:
             await self.close()
+
+    def prestart(self) -> None:
+        """Start the workers; one that cannot be is an error of the first who needs it, and not the service's end."""
+        try:
+            self.engine.prestart()
+        except WbtuiError as error:
+            log.error("%s", error.line())
 
     def end(self, why: str) -> None:
         """Begin to end."""
@@ -114,7 +118,7 @@ class Daemon:
             former.close()
 
     async def watch(self) -> None:
-        """Once a second: stuck workers, idleness; once a minute: is the place still ours."""
+        """Once a second: stuck workers, idleness; every other second: is the place still ours."""
         checked = time.monotonic()
         while not self.ending.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
@@ -269,25 +273,6 @@ class Daemon:
 _NO_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
-def log_path() -> Path:
-    """The service's log."""
-    return paths.log_dir() / "daemon.log"
-
-
-def set_up_log(foreground: bool) -> None:
-    """Log to a file of bounded size, and to the terminal in the foreground."""
-    path = log_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-    ]
-    if foreground:
-        handlers.append(logging.StreamHandler())
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", handlers=handlers, force=True
-    )
-
-
 def run(config: ServiceConfig | None = None, *, foreground: bool = True) -> int:
     """Be the daemon until idle, stopped or signalled.
 
@@ -295,7 +280,7 @@ def run(config: ServiceConfig | None = None, *, foreground: bool = True) -> int:
         int: 0, or 3 where another service is running already.
     """
     config = config or ServiceConfig.from_env()
-    set_up_log(foreground)
+    logs.set_up(foreground)
     faulthandler.enable()
 
     async def life() -> int:
@@ -311,12 +296,13 @@ def run(config: ServiceConfig | None = None, *, foreground: bool = True) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m wbtui.service.daemon --config JSON``, as clients start it."""
-    parser = argparse.ArgumentParser(prog="wbtui.service.daemon")
-    parser.add_argument("--config", default=None)
-    args = parser.parse_args(argv)
+    """``python -m wbtui.service.daemon --config JSON``, as clients start it: not for people, and soon there."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and (len(words) != 2 or words[0] != "--config"):
+        print("usage: python -m wbtui.service.daemon [--config JSON]", file=sys.stderr)
+        return 2
     os.chdir("/")  # hold no one's disk
-    return run(ServiceConfig.from_text(args.config) if args.config else None, foreground=False)
+    return run(ServiceConfig.from_text(words[1]) if words else None, foreground=False)
 
 
 if __name__ == "__main__":

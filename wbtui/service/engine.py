@@ -95,6 +95,8 @@ class Engine:
 
     def prestart(self) -> None:
         """Start the workers, so that their imports are done when the first request comes."""
+        if self.closing:
+            return
         for worker in self.workers.values():
             worker.start()
 

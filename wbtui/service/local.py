@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wbtui.errors import Cancelled, TimedOut, WbtuiError, WorkError
-from wbtui.service import connect, planning, protocol
+from wbtui.service import connect, planning, protocol, wishes
 from wbtui.service.client import _absolute
 from wbtui.service.config import ServiceConfig
 from wbtui.service.engine import Engine, WorkerLike
@@ -49,7 +49,7 @@ class LocalRunner:
 
     def compute(
         self,
-        request: protocol.ComputeRequest,
+        request: wishes.ComputeRequest,
         on_event: Callable[[Event], None],
         timeout: float | None = None,
     ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class LocalRunner:
 
     def compute_many(
         self,
-        requests: Sequence[protocol.ComputeRequest],
+        requests: Sequence[wishes.ComputeRequest],
         on_event: Callable[[Event], None],
         timeout: float | None = None,
     ) -> list[dict[str, Any] | WbtuiError]:
@@ -104,7 +104,7 @@ class LocalRunner:
             raise
         return [out[n] for n in range(len(requests))]
 
-    def _ask(self, request: protocol.ComputeRequest) -> dict[str, Any]:
+    def _ask(self, request: wishes.ComputeRequest) -> dict[str, Any]:
         planned = planning.plan(self._planner, request.wish())
         label = request.label
         job = self.engine.scheduler.add_job(
@@ -116,7 +116,7 @@ class LocalRunner:
         ]
         return {"job": job.id, "state": job.state, "products": products}
 
-    def row(self, request: protocol.RowRequest, timeout: float | None = None) -> dict[str, Any]:
+    def row(self, request: wishes.RowRequest, timeout: float | None = None) -> dict[str, Any]:
         """As :meth:`wbtui.service.client.Client.row`, without a service."""
         deadline = None if timeout is None else time.monotonic() + timeout
         planned = planning.plan(self._planner, {**request.plan_request(), "checks": False})
@@ -125,7 +125,7 @@ class LocalRunner:
         task = {"kind": "row", "request": {"cache": request.cache, "spec": target.spec}, "feature": request.feature}
         return self._lone(f"{target.id}\n{request.feature}", task, words, deadline)
 
-    def page(self, request: protocol.PageRequest, timeout: float | None = None) -> dict[str, Any]:
+    def page(self, request: wishes.PageRequest, timeout: float | None = None) -> dict[str, Any]:
         """As :meth:`wbtui.service.client.Client.page`, without a service."""
         deadline = None if timeout is None else time.monotonic() + timeout
         plans = [planning.plan(self._planner, wish) for wish in request.wishes()]
@@ -134,7 +134,7 @@ class LocalRunner:
 
     def ask(
         self,
-        request: protocol.AskRequest,
+        request: wishes.AskRequest,
         on_part: Callable[[dict[str, Any]], None] | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class LocalRunner:
 
 
 def run_job(
-    request: protocol.ComputeRequest,
+    request: wishes.ComputeRequest,
     on_event: Callable[[Event], None],
     *,
     timeout: float | None = None,

@@ -8,14 +8,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wbtui.errors import UsageError
-from wbtui.service.protocol import AskRequest, PageRequest
+from wbtui.service.wishes import AskRequest, PageRequest
 from wbtui.service.work import PlannedProduct
-from wbtui.store.keys import ProductSpec
 
-Planner = Callable[[dict[str, Any]], list[ProductSpec]]
+if TYPE_CHECKING:
+    from wbtui.store.keys import ProductSpec
+
+    Planner = Callable[[dict[str, Any]], list[ProductSpec]]
 
 
 def load_planner(name: str) -> Planner:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wbtui.errors import Cancelled, ServiceError, WbtuiError
-from wbtui.service import protocol
+from wbtui.service import protocol, wishes
 from wbtui.service.client import Client
 from wbtui.service.config import ServiceConfig
 
@@ -24,7 +24,7 @@ Event = dict[str, Any]
 
 
 def run_jobs(
-    requests: Sequence[protocol.ComputeRequest],
+    requests: Sequence[wishes.ComputeRequest],
     on_event: Callable[[Event], None],
     *,
     timeout: float | None = None,
@@ -81,7 +81,7 @@ def run_jobs(
 def _ask(
     client: Client,
     n: int,
-    request: protocol.ComputeRequest,
+    request: wishes.ComputeRequest,
     out: dict[int, dict[str, Any] | WbtuiError],
     jobs: dict[int, list[int]],
     on_event: Callable[[Event], None],
@@ -106,7 +106,7 @@ def outcome_of(event: Event) -> WbtuiError | None:
 
 
 def run_job(
-    request: protocol.ComputeRequest,
+    request: wishes.ComputeRequest,
     on_event: Callable[[Event], None],
     *,
     timeout: float | None = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import wbtui
 from wbtui import build
 from wbtui.errors import Cancelled, ServiceError, UsageError, WbtuiError, WorkError
-from wbtui.service import planning, protocol
+from wbtui.service import planning, protocol, wishes
 from wbtui.service.work import Outcome, Priority
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Session:
 
     async def compute(self, request: protocol.Request) -> dict[str, Any]:
         """``compute``: plan, queue, and say what there will be."""
-        wish = protocol.ComputeRequest.from_fields(request.fields)
+        wish = wishes.ComputeRequest.from_fields(request.fields)
         planned = await self.daemon.plan(wish.wish())
         label = wish.label
         priority = Priority.named(wish.priority)
@@ -239,7 +239,7 @@ class Session:
 
     async def row(self, request: protocol.Request) -> None:
         """``row``: one feature now. Answered later, by :meth:`answer_row`; the vocabulary is made first if need be."""
-        wish = protocol.RowRequest.from_fields(request.fields)
+        wish = wishes.RowRequest.from_fields(request.fields)
         planned = await self.daemon.plan({**wish.plan_request(), "checks": False})
         target = next(p for p in planned if p.analysis == "tokens")
         if wish.feature >= target.rows:
@@ -256,7 +256,7 @@ class Session:
 
     async def page(self, request: protocol.Request) -> None:
         """``page``: one feature in a layer's heads now; answered as a row is."""
-        wish = protocol.PageRequest.from_fields(request.fields)
+        wish = wishes.PageRequest.from_fields(request.fields)
         plans = [await self.daemon.plan(one) for one in wish.wishes()]
         found = planning.page_task(wish, plans)
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()
@@ -268,7 +268,7 @@ class Session:
 
     async def ask(self, request: protocol.Request) -> None:
         """``ask``: a question about every feature; parts of the answer are told, the whole is answered as a row is."""
-        wish = protocol.AskRequest.from_fields(request.fields)
+        wish = wishes.AskRequest.from_fields(request.fields)
         found = planning.ask_task(wish, await self.daemon.plan(wish.plan_request()))
         scheduler, now = self.daemon.engine.scheduler, time.monotonic()
         if found.words:

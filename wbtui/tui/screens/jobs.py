@@ -190,9 +190,9 @@ LOG_BYTES = 64 * 1024
 
 def log_end(lines: int = 200) -> list[str]:
     """The last lines of the service's log; a line that says so where there is none."""
-    from wbtui.service.daemon import log_path
+    from wbtui.service import logs
 
-    place = log_path()
+    place = logs.path()
     try:
         with open(place, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
