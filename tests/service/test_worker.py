@@ -19,6 +19,7 @@ from wbtui.service import planning
 from wbtui.service.executor import Broken, WorkerProcess, death
 from wbtui.service.inprocess import InProcessWorker
 from wbtui.service.start import with_package
+from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
 
@@ -49,7 +50,7 @@ def test_shards_then_assembly_in_one_resident_process(here, worker):
         worker.submit(task, shares.append).result(DEADLINE)
     assert worker.starts == 1 and worker.info["device"] == "cpu" and worker.info["threads"] == 1
     assert shares and shares[-1] == 1.0
-    product = Product(here.cache, planning.ProductSpec.from_json(todo[0]["spec"]))
+    product = Product(here.cache, ProductSpec.from_json(todo[0]["spec"]))
     assert product.state == "complete"
     assert list(product.columns()["row"]) == list(range(96))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +17,7 @@ from textual.message import Message
 from wbtui.address import Address
 from wbtui.definitions import TokensDefinition
 from wbtui.notes.store import NoteStore
-from wbtui.tui import keymap
+from wbtui.tui import hangup, keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
@@ -30,6 +32,8 @@ from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from textual.driver import Driver
 
 
 class WbtuiApp(App[int]):
@@ -94,6 +98,7 @@ class WbtuiApp(App[int]):
         self.downloads = Downloads(self._tell)
         self.resume = resume
         self.usual = usual
+        self._leaving = False
         self.last_words = ""
         """What the user has to know after the screen is gone."""
 
@@ -120,7 +125,19 @@ class WbtuiApp(App[int]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-                loop.add_signal_handler(number, self.leave, None)
+                loop.add_signal_handler(number, self._told_to_leave)
+        if not self.is_headless and sys.__stdin__ is not None and sys.__stdin__.isatty():
+            hangup.when_gone(sys.__stdin__.fileno(), functools.partial(loop.call_soon_threadsafe, self._told_to_leave))
+
+    def _told_to_leave(self) -> None:
+        """Once, however many say so."""
+        if not self._leaving:
+            self._leaving = True
+            self.leave(None)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's own, that outlives its terminal."""
+        return hangup.outliving(super().get_driver_class())
 
     @property
     def main(self) -> MainScreen | None:

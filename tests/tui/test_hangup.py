@@ -1,0 +1,126 @@
+"""A terminal that goes away under the app, as when an SSH line drops."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import signal
+import struct
+import sys
+import termios
+import threading
+from pathlib import Path
+
+import pytest
+from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
+
+from tests.service.conftest import wait_until
+from wbtui.service.start import with_package
+from wbtui.tui.hangup import Line, when_gone
+
+WITHIN = 30.0
+
+
+class Broken:
+    """A terminal that has hung up."""
+
+    tries = 0
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+    flush = write
+
+
+def test_what_is_written_to_a_terminal_that_has_gone_is_thrown_away_and_no_one_waits() -> None:
+    broken = Broken()
+    thread = WriterThread(Line(broken))  # type: ignore[arg-type]
+    thread.start()
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(10 * MAX_QUEUED_WRITES):
+            thread.write("x")
+        thread.stop()
+        done.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert done.wait(WITHIN), "the thread that writes has died, and its queue is full"
+    assert broken.tries == 1
+
+
+def test_the_end_of_a_terminal_is_heard_without_a_signal() -> None:
+    ours, theirs = pty.openpty()
+    gone = threading.Event()
+    watcher = when_gone(theirs, gone.set)
+    assert watcher is not None
+    os.write(ours, b"typing is no end\n")
+    assert not gone.wait(0.05)
+    os.close(ours)
+    assert gone.wait(WITHIN)
+    watcher.join(WITHIN)
+    os.close(theirs)
+
+
+class Stall:
+    """Makes a terminal's app draw, which no one reads, until it gets no further. Call it again and again.
+
+    Args:
+        app: its process.
+        terminal: the other end of its terminal.
+    """
+
+    def __init__(self, app: int, terminal: int) -> None:
+        self.app, self.terminal = app, terminal
+        self.calls = self.still = 0
+        self.before = ""
+
+    def __call__(self) -> bool:
+        """Whether the main thread has had no time in 150 calls, though the size changed in hundreds before."""
+        self.calls += 1
+        if self.calls % 3 == 0 and self.calls < 900:
+            self.resize(200 - self.calls // 3 % 2)
+        now = Path(f"/proc/{self.app}/task/{self.app}/stat").read_text().rpartition(")")[2].split()[11]
+        self.still, self.before = self.still + 1 if now == self.before else 0, now
+        return self.calls > 900 and self.still > 150
+
+    def resize(self, columns: int) -> None:
+        """The whole screen is drawn anew for it."""
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("told", [True, False], ids=["hang-up signal", "signal ignored, as by nohup"])
+def test_the_app_ends_with_its_terminal_though_no_one_read_what_it_wrote(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a line that nothing reads any more and an app that waits for it WHEN the terminal goes THEN so does the
+    app, in order."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    app, terminal = pty.fork()
+    if app == 0:
+        with contextlib.suppress(BaseException):
+            signal.signal(signal.SIGHUP, signal.SIG_DFL if told else signal.SIG_IGN)
+            os.execve(sys.executable, [sys.executable, "-P", "-m", "wbtui"], with_package(dict(os.environ)))
+        os._exit(1)
+    stalled, status = Stall(app, terminal), None
+
+    def ended() -> tuple[int, int] | None:
+        found = os.waitpid(app, os.WNOHANG)
+        return found if found[0] else None
+
+    try:
+        stalled.resize(200)
+        assert os.read(terminal, 1)  # it has come up; from here on nothing is read
+        wait_until(stalled, WITHIN, "the app waits for its terminal")
+        os.close(terminal)
+        status = wait_until(ended, WITHIN, "the app ends")[1]
+    finally:
+        if status is None:
+            os.kill(app, signal.SIGKILL)
+            os.waitpid(app, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
