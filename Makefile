@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The tests start many processes; each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint types contracts unit faults bench screenshots clean
@@ -24,7 +26,7 @@ contracts: $(VENV)/.dev
 	@$(BIN)/python tools/check_lock.py
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 4 --dist loadscope
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "faults" tests
