@@ -22,6 +22,7 @@ from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.marked import SetScreen
 from wbtui.tui.screens.match import MatchScreen
 from wbtui.tui.screens.near import NearScreen
+from wbtui.tui.screens.pick import PickScreen
 from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.screens.start import StartScreen
@@ -30,6 +31,7 @@ from wbtui.tui.widgets.note_editor import NoteArea
 SCREENS: dict[str, type[Widget]] = {
     "main": MainScreen,
     "start": StartScreen,
+    "pick": PickScreen,
     "jobs": JobsScreen,
     "columns": ChooseScreen,
     "export": ExportScreen,

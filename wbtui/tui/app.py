@@ -23,7 +23,7 @@ from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
-from wbtui.tui.palette import KeyCommands
+from wbtui.tui.palette import KeyCommands, Places
 from wbtui.tui.plain import AsciiFilter, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from textual.driver import Driver
+
+    from wbtui.catalog.neuronpedia import NotHere
 
 
 class WbtuiApp(App[int]):
@@ -56,7 +58,7 @@ class WbtuiApp(App[int]):
 
     TITLE = "wbtui"
     ENABLE_COMMAND_PALETTE = False  # its key is in the key map, as every other one
-    COMMANDS: ClassVar[set[Any]] = {KeyCommands}
+    COMMANDS: ClassVar[set[Any]] = {KeyCommands, Places}
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit_now", show=False, priority=True)]
     CSS = "Screen { background: $background; color: $foreground; }"
 
@@ -156,10 +158,10 @@ class WbtuiApp(App[int]):
         else:
             self.push_screen(MainScreen(address, view, usual=self.usual))
 
-    def show_start(self) -> None:
-        """The start screen, over the main one."""
+    def show_start(self, asked: NotHere | None = None) -> None:
+        """The start screen, over the main one; at a published SAE that was asked for and is not here."""
         main = self.main
-        self.push_screen(StartScreen(main.view.model if main is not None else None))
+        self.push_screen(StartScreen(main.view.model if main is not None else None, asked))
 
     def back_or_leave(self) -> None:
         """From the start screen: back to what was open, or out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbtui import paths
-from wbtui.address import Address
+from wbtui.address import Address, parse_address
 from wbtui.catalog.models import ModelInfo, find_model, list_models
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import SaeInfo, find_sae, list_saes
@@ -44,6 +44,23 @@ class Opened:
             return None
         layer = min((s.layer for s in beyond), key=lambda at: abs(at - here))
         return next(s for s in beyond if s.layer == layer)
+
+
+def checked_address(text: str | None) -> Address | None:
+    """The address to open, with model, SAE and feature looked up so that a wrong one fails before the screen is taken.
+
+    Raises:
+        UsageError: not an address, no such model, SAE or feature. WeightsError: there, but not readable.
+    """
+    if text is None:
+        return None
+    address = parse_address(text)
+    model = find_model(address.model)
+    if address.sae is not None:
+        sae = find_sae(model, address.sae)
+        if address.feature is not None and address.feature >= sae.d_sae:
+            raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
+    return address
 
 
 def open_address(address: Address, cache: Path, definition: TokensDefinition, notes: NoteStore | None = None) -> Opened:

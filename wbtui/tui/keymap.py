@@ -220,6 +220,16 @@ MAIN: tuple[Key, ...] = (
     Key("copy-page", ("Y",), "Y", "copy_page", "copy its page on Neuronpedia, where the SAE has one there", "mark"),
     Key("models", ("o",), "o", "models", "open another model or SAE", "app"),
     Key(
+        "pick",
+        ("O",),
+        "O",
+        "pick",
+        "another SAE or layer by a few letters: of this model, others here, the registry",
+        "app",
+        "SAE",
+        9,
+    ),
+    Key(
         "compute",
         ("C",),
         "C",
@@ -273,6 +283,19 @@ START: tuple[Key, ...] = (
     Key("start-help", ("question_mark", "f1"), "?", "help", "all keys", "start", "help", 0),
     Key("start-quit", ("ctrl+q",), "^q", "quit", "quit (letters go to the filter here)", "start", "quit", 5),
 )
+PICK: tuple[Key, ...] = (
+    Key("pick-down", ("down", "ctrl+n"), "↓", "move(1)", "down", "pick an SAE"),
+    Key("pick-up", ("up", "ctrl+p"), "↑", "move(-1)", "up", "pick an SAE"),
+    Key("pick-page-down", ("pagedown",), "PgDn", "page(1)", "a page down", "pick an SAE"),
+    Key("pick-page-up", ("pageup",), "PgUp", "page(-1)", "a page up", "pick an SAE"),
+    Key("pick-open", ("enter",), "⏎", "open", "open it; behind #67, at that feature", "pick an SAE", "open", 1),
+    Key("pick-download", ("ctrl+d",), "^d", "download", "download it (registry) into the Hub cache", "pick an SAE",
+        "download", 2),
+    Key("pick-cancel", ("ctrl+x",), "^x", "cancel_download", "cancel the download; what has arrived is kept",
+        "pick an SAE"),
+    Key("pick-help", ("question_mark", "f1"), "?", "help", "all keys", "pick an SAE", "help", 3),
+    Key("pick-back", ("escape",), "Esc", "back", "clear the letters; leave", "pick an SAE", "back", 0),
+)  # fmt: skip
 JOBS: tuple[Key, ...] = (
     Key("jobs-down", ("j", "down"), "j ↓", "down", "down", "jobs"),
     Key("jobs-up", ("k", "up"), "k ↑", "up", "up", "jobs"),
@@ -555,11 +578,12 @@ FLOW: tuple[Key, ...] = (
     Key("flow-help", ("question_mark", "f1"), "?", "help", "all keys", "flow", "help", 6),
     Key("flow-back", ("escape", "q", "W"), "Esc", "back", "back", "flow", "back", 0),
 )
-TYPED = ("start", "columns", "export", "note")
+TYPED = ("start", "pick", "columns", "export", "note")
 """Contexts with a line of text in focus."""
 CONTEXTS: dict[str, tuple[Key, ...]] = {
     "main": MAIN,
     "start": START,
+    "pick": PICK,
     "jobs": JOBS,
     "columns": CHOOSE,
     "export": EXPORT,

@@ -12,6 +12,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from wbtui.tui import keymap
 
 if TYPE_CHECKING:
+    from wbtui.tui.app import WbtuiApp
     from wbtui.tui.keymap import Key
     from wbtui.tui.screens.base import WbScreen
 
@@ -42,6 +43,32 @@ class KeyCommands(Provider):
         for key in self._keys():
             if (score := matcher.match(f"{key.id} {key.tooltip}")) > 0:
                 yield Hit(score, _words(key), self._run(key), text=key.tooltip, help=key.id)
+
+
+class Places(Provider):
+    """An address that is typed or pasted, a page of Neuronpedia too: the palette goes there."""
+
+    async def search(self, query: str) -> Hits:
+        """The address itself, where the words are one."""
+        from wbtui.catalog.neuronpedia import is_page
+
+        text = query.strip()
+        if is_page(text) or ("@" in text.strip("@") and " " not in text):
+            yield Hit(2.0, Text.assemble("go to ", (text, "bold")), partial(self._go, text), text=text, help="address")
+
+    def _go(self, text: str) -> None:
+        from wbtui.errors import WbtuiError
+        from wbtui.tui.screens.main import MainScreen
+
+        app = cast("WbtuiApp", self.app)
+        main = app.main
+        while main is not None and app.screen is not main and len(app.screen_stack) > 1:
+            app.pop_screen()
+        if isinstance(main, MainScreen):
+            try:
+                main.go(text)
+            except WbtuiError as error:
+                main.notify_line(error.line(), "error")
 
 
 def _words(key: Key) -> Text:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbtui import paths, settings
-from wbtui.address import Address, parse_address
 from wbtui.definitions import TokensDefinition, named_definition
 from wbtui.errors import TimedOut, UsageError, WbtuiError
+from wbtui.tui.data import checked_address
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -26,26 +26,6 @@ SETTLED_WITHIN = 120.0
 def has_terminal() -> bool:
     """Whether the app can run: both ends are a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def checked_address(text: str | None) -> Address | None:
-    """The address to open, with model, SAE and feature looked up so that a wrong one fails before the screen is taken.
-
-    Raises:
-        UsageError: not an address, no such model, SAE or feature. WeightsError: there, but not readable.
-    """
-    from wbtui.catalog.models import find_model
-    from wbtui.catalog.saes import find_sae
-
-    if text is None:
-        return None
-    address = parse_address(text)
-    model = find_model(address.model)
-    if address.sae is not None:
-        sae = find_sae(model, address.sae)
-        if address.feature is not None and address.feature >= sae.d_sae:
-            raise UsageError(f"feature {address.feature} of {model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
-    return address
 
 
 def run_app(address: str | None, *, cache: Path | None = None, definition: str | TokensDefinition = "folded") -> int:

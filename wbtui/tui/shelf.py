@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from wbtui.catalog.models import ModelInfo
 from wbtui.catalog.registry import Entry, canonical_model, models, releases_of
-from wbtui.display import fit, safe_token_text
+from wbtui.display import safe_token_text
 from wbtui.tui.data import SaeRow
-from wbtui.tui.draw.line import Line, cut, rule, spread
+from wbtui.tui.draw.line import Line, cut, lit, rule, spread
+from wbtui.tui.fuzzy import Fuzzy
 
 STATES = {"complete": ("●", "mark"), "partial": ("◐", "warn"), "absent": ("○", "dim"), "error": ("!", "error")}
+
+
+def nowhere(n: int) -> frozenset[int]:
+    """No matched characters."""
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,25 +42,53 @@ def published_saes(model: str, local: Sequence[SaeRow]) -> list[Entry]:
     return [entry for release in found for entry in release.saes if entry.name not in here]
 
 
-def matching_models(found: Sequence[ModelInfo | PublishedModel], text: str) -> list[ModelInfo | PublishedModel]:
-    """Those whose name or type holds the text."""
-    wanted = text.casefold()
-    return [
-        m for m in found
-        if wanted in m.name.casefold() or (isinstance(m, ModelInfo) and wanted in m.model_type.casefold())
-    ]  # fmt: skip
+Item = TypeVar("Item")
 
 
-def matching_saes(found: Sequence[SaeRow | Entry], text: str) -> list[SaeRow | Entry]:
-    """Those whose name, hook or architecture holds every word of the text."""
-    words = text.casefold().split()
+def model_text(model: ModelInfo | PublishedModel) -> str:
+    """What a model is found by: its name, and of one on disk its type."""
+    name = safe_token_text(model.name)
+    return f"{name} {model.model_type}" if isinstance(model, ModelInfo) else name
 
-    def about(item: SaeRow | Entry) -> str:
-        if isinstance(item, SaeRow):
-            return f"{item.info.name} {item.info.site} {item.info.architecture} {item.info.format}".casefold()
-        return item.name.casefold()
 
-    return [item for item in found if all(word in about(item) for word in words)]
+def sae_text(item: SaeRow | Entry) -> str:
+    """What an SAE is found by: its name, and of one on disk its hook and kind too."""
+    if isinstance(item, Entry):
+        return safe_token_text(item.name)
+    return f"{safe_token_text(item.info.name)} {item.info.site} {item.info.architecture} {item.info.format}"
+
+
+class Shelf(Generic[Item]):
+    """A list that is narrowed by a few letters: what is on disk stays in front, of each part the best first.
+
+    Args:
+        items: models, or the SAEs of one.
+        text: what an item is found by, beginning with its name as it is drawn.
+    """
+
+    def __init__(self, items: Sequence[Item], text: Callable[[Item], str]) -> None:
+        self.items = list(items)
+        published = (PublishedModel, Entry)
+        self.fuzzy = Fuzzy([text(item) for item in items], [isinstance(item, published) for item in items])
+        self._asked = ""
+        self._found = self.items
+        self._rows = list(range(len(self.items)))
+
+    def find(self, query: str) -> list[Item]:
+        """The items that a query's words match; published SAEs stay together by release, the best release first."""
+        if query != self._asked:
+            rows = self.fuzzy.find(query).rows.tolist()
+            if query.split():
+                releases: dict[str, int] = {}
+                for n, row in enumerate(rows):
+                    releases.setdefault(getattr(self.items[row], "release", ""), n)
+                rows.sort(key=lambda row: releases[getattr(self.items[row], "release", "")])
+            self._asked, self._rows, self._found = query, rows, [self.items[row] for row in rows]
+        return self._found
+
+    def places(self, n: int) -> frozenset[int]:
+        """Which characters of the n-th item found are matched."""
+        return self.fuzzy.places(self._rows[n], self._asked) if self._asked else frozenset()
 
 
 def window(lines: list[Line], at: int, room: int) -> list[Line]:
@@ -63,7 +98,12 @@ def window(lines: list[Line], at: int, room: int) -> list[Line]:
 
 
 def model_lines(
-    found: Sequence[ModelInfo | PublishedModel], at: int, active: bool, width: int, room: int
+    found: Sequence[ModelInfo | PublishedModel],
+    at: int,
+    active: bool,
+    width: int,
+    room: int,
+    places: Callable[[int], frozenset[int]] = nowhere,
 ) -> list[Line]:
     """The left list, its section of published models under a rule of its own."""
     lines: list[Line] = []
@@ -77,24 +117,33 @@ def model_lines(
         place = len(lines) if here else place
         line: Line = [("▸ " if here and active else "› " if here else "  ", "strong")]
         if isinstance(model, PublishedModel):
-            line.append((safe_token_text(model.name), "strong" if here else "dim"))
+            line += lit(safe_token_text(model.name), places(n), "strong" if here else "dim")
             about = f"{model.saes:,} SAEs"
         else:
-            line.append((safe_token_text(model.name), "strong" if here else "text"))
+            line += lit(safe_token_text(model.name), places(n), "strong" if here else "text")
             about = f"{model.model_type} · {model.n_layers} layers · {model.d_model}"
         lines.append(spread(line, [(" " + about, "dim")], width))
     return window(lines, place, room)
 
 
-def sae_lines(found: Sequence[SaeRow | Entry], at: int, active: bool, width: int, room: int) -> list[Line]:
+def sae_lines(
+    found: Sequence[SaeRow | Entry],
+    at: int,
+    active: bool,
+    width: int,
+    room: int,
+    places: Callable[[int], frozenset[int]] = nowhere,
+) -> list[Line]:
     """The right list, likewise; published SAEs under the name of their release."""
     wide = max([16, *(len(row.info.name) for row in found if isinstance(row, SaeRow))])
     plan: list[int | str] = []
     place = 0
     release = ""
+    firsts: dict[str, int] = {}
     for n, item in enumerate(found):  # where everything stands; drawn is the window alone
         if isinstance(item, Entry) and item.release != release:
             plan += ([""] if not release else []) + [item.release]
+            firsts[item.release] = n
             release = item.release
         place = len(plan) if n == at else place
         plan.append(n)
@@ -103,34 +152,33 @@ def sae_lines(found: Sequence[SaeRow | Entry], at: int, active: bool, width: int
     def drawn(what: int | str) -> Line:
         if isinstance(what, str):
             if what:
-                return cut([("  ", "dim"), (safe_token_text(what), "text")], width)
+                return cut([("  ", "dim"), *lit(safe_token_text(what), places(firsts[what]), "text")], width)
             count = sum(isinstance(other, Entry) for other in found)
             return rule(width, f"REGISTRY  {count:,} published", "not on this disk")
         item = found[what]
         here = what == at and active
-        return _published(item, here, width) if isinstance(item, Entry) else _row(item, here, width, wide)
+        if isinstance(item, Entry):
+            return _published(item, here, width, places(what))
+        return _row(item, here, width, wide, places(what))
 
     return [drawn(what) for what in plan[top : top + room]]
 
 
-def _published(entry: Entry, here: bool, width: int) -> Line:
+def _published(entry: Entry, here: bool, width: int, places: frozenset[int]) -> Line:
     l0 = "" if entry.l0 is None else f" L0 {entry.l0:g}"
     line: Line = [("▸ " if here else "  ", "strong"), ("↓ ", "dim")]
-    line.append((from_end(safe_token_text(entry.sae), width - 4 - len(l0)), "strong" if here else "dim"))
+    own = frozenset(at - len(entry.release) - 1 for at in places)
+    line += lit(safe_token_text(entry.sae), own, "strong" if here else "dim", width - 4 - len(l0))
     return spread(line, [(l0, "dim")], width)
 
 
-def _row(row: SaeRow, here: bool, width: int, wide: int) -> Line:
+def _row(row: SaeRow, here: bool, width: int, wide: int, places: frozenset[int]) -> Line:
     mark, role = STATES[row.state]
     info = row.info
     line: Line = [("▸ " if here else "  ", "strong"), (f"{mark} ", role)]
-    name = from_end(safe_token_text(info.name), min(wide, max(16, width - 30)))
-    line.append((fit(name, min(wide, max(16, width - 30))) + " ", "strong" if here else "text"))
+    room = min(wide, max(16, width - 30))
+    name = lit(safe_token_text(info.name), places, "strong" if here else "text", room)
+    line += [*cut(name, room), (" ", "text")]
     about = row.line or f"layer {info.layer} {info.site} · {info.architecture} · {info.d_sae:,} features"
     line.append((safe_token_text(about), "error" if row.line else "dim"))
     return cut(line, width)
-
-
-def from_end(name: str, width: int) -> str:
-    """A long name's end: in paths it is what tells one from another."""
-    return name if len(name) <= width else "…" + name[len(name) - max(0, width - 1) :]

@@ -29,6 +29,7 @@ _LIT = {
     "reads": Style(color="#6cb6c9"),
     "against": Style(color="#b48ead"),
     "mark": Style(color="#8fc77e", bold=True),
+    "hit": Style(color="#8fc77e", bold=True, underline=True),
     "warn": Style(color="#e2b15b"),
     "error": Style(color="#e5786d"),
     "key": Style(color="#f2f5f8"),
@@ -54,6 +55,7 @@ _ON_PAPER = {
     "reads": Style(color="#005f87"),
     "against": Style(color="#870087"),
     "mark": Style(color="#005f00", bold=True),
+    "hit": Style(color="#005f00", bold=True, underline=True),
     "warn": Style(color="#875f00"),
     "error": Style(color="#af0000"),
     "key": Style(color="#000000"),
@@ -77,6 +79,7 @@ _NAMED = {
     "reads": Style(color="cyan"),
     "against": Style(color="magenta"),
     "mark": Style(color="green", bold=True),
+    "hit": Style(color="green", bold=True, underline=True),
     "warn": Style(color="yellow"),
     "error": Style(color="red"),
     "key": Style(bold=True),
@@ -89,7 +92,7 @@ _NAMED = {
 }
 _PLAIN = {
     name: Style(
-        bold=style.bold if name in ("strong", "mark", "key") else None,
+        bold=style.bold if name in ("strong", "mark", "key", "hit") else None,
         dim=True if name in ("dim", "faint", "rule", "noise") else None,
         italic=style.italic,
         underline=style.underline,

@@ -60,6 +60,22 @@ def spread(left: Line, right: Line, width: int) -> Line:
     return [*cut(left, room), *right]
 
 
+def lit(text: str, places: frozenset[int], role: str, width: int | None = None) -> Line:
+    """A text with the characters at ``places`` as hits; one longer than ``width`` loses its beginning.
+
+    Of names that are paths the end is what tells one from another.
+    """
+    start = 0 if width is None or len(text) <= width else len(text) - max(0, width - 1)
+    out: Line = [("…", "hit" if any(at < start for at in places) else role)] if start else []
+    for at in range(start, len(text)):
+        its = "hit" if at in places else role
+        if out and out[-1][1] == its:
+            out[-1] = (out[-1][0] + text[at], its)
+        else:
+            out.append((text[at], its))
+    return out
+
+
 def rule(width: int, title: str = "", right: str = "", role: str = "rule", title_role: str = "head") -> Line:
     """``TITLE ───────── right``."""
     inner = width - (cell_len(title) + 1 if title else 0) - (cell_len(right) + 1 if right else 0)

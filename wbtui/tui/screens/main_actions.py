@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual.widgets import Input
 
 from wbtui.address import Address, parse_address
-from wbtui.catalog.neuronpedia import address_of, is_page, page_for
+from wbtui.catalog.neuronpedia import NotHere, address_of, is_page, page_for
 from wbtui.errors import UsageError, WbtuiError
 from wbtui.features.asking import is_asked
 from wbtui.tui import messages as say
@@ -231,6 +231,9 @@ class MainActions:
         opened = self.me.opened
         try:
             address = await asyncio.to_thread(address_of, text, opened.model if opened is not None else None)
+        except NotHere as error:
+            self.me.wb.show_start(error)
+            return
         except WbtuiError as error:
             self.notify_line(error.line(), "error")
             return
@@ -472,6 +475,14 @@ class MainActions:
     def action_models(self) -> None:
         """The start screen."""
         self.me.wb.show_start()
+
+    def action_pick(self) -> None:
+        """Another SAE by a few letters."""
+        from wbtui.tui.screens.pick import PickScreen
+
+        me = self.me
+        if me.opened is not None:
+            me.app.push_screen(PickScreen(me.opened, self.visit))
 
     def action_jobs(self) -> None:
         """Running work."""

@@ -6,36 +6,49 @@ Under what is on disk stands what the registry of published SAEs knows; a key do
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from wbtui.address import Address
+from wbtui.address import Address, is_path
 from wbtui.catalog.models import ModelInfo
+from wbtui.catalog.neuronpedia import NotHere, is_page
 from wbtui.catalog.registry import Entry as Published
+from wbtui.catalog.registry import canonical_model
 from wbtui.display import safe_token_text
+from wbtui.errors import WbtuiError
 from wbtui.tui import keymap
-from wbtui.tui.data import SaeRow, load_session, models, sae_rows
-from wbtui.tui.draw.line import Line, cut, rule
+from wbtui.tui.data import SaeRow, checked_address, load_session, models, sae_rows
+from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.fetching import download_line
 from wbtui.tui.messages import DownloadChanged
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.shelf import (
     PublishedModel,
-    matching_models,
-    matching_saes,
+    Shelf,
     model_lines,
+    model_text,
+    nowhere,
     published_models,
     published_saes,
     sae_lines,
+    sae_text,
 )
 from wbtui.tui.state import View
 from wbtui.tui.widgets.card import Card
 from wbtui.tui.widgets.entry import Entry
 from wbtui.tui.widgets.lines import Lines
+
+NONE: list[Published] = []
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is meant to be opened and not to narrow a list: ``demo@L3``, a folder, a page of Neuronpedia."""
+    return is_page(text) or is_path(text) or "@" in text.strip("@")
 
 
 class StartScreen(WbScreen):
@@ -54,9 +67,11 @@ class StartScreen(WbScreen):
     StartScreen #head { height: 3; }
     """
 
-    def __init__(self, model: str | None = None) -> None:
+    def __init__(self, model: str | None = None, published: NotHere | None = None) -> None:
         super().__init__()
-        self.wanted = model
+        self.wanted = published.entry.model if published is not None else model
+        self.asked = published
+        """A page of Neuronpedia that was pasted and whose SAE is not here: the cursor goes to it."""
         self.models: list[ModelInfo] | None = None
         self.saes: dict[str, list[SaeRow]] = {}
         self.registry: list[PublishedModel] = []
@@ -69,6 +84,7 @@ class StartScreen(WbScreen):
         self.text = ""
         self.last: View | None = None
         self.busy: set[str] = set()
+        self._shelves: dict[str, tuple[int, Shelf[Any]]] = {}
 
     def body(self) -> ComposeResult:
         """Filter, last session, lists."""
@@ -91,9 +107,15 @@ class StartScreen(WbScreen):
         self.models = await asyncio.to_thread(models)
         self.registry = await asyncio.to_thread(published_models, self.models)
         if self.wanted is not None:
-            self.at_model = next((i for i, m in enumerate(self.models) if m.name == self.wanted), 0)
+            self._to_model(self.wanted)
         self.fit()
         self._load_saes()
+
+    def _to_model(self, name: str) -> None:
+        found = [canonical_model(model.name) for model in self._models]
+        wanted = canonical_model(name)
+        names = [model.name for model in self._models]
+        self.at_model = names.index(name) if name in names else found.index(wanted) if wanted in found else 0
 
     def _load_saes(self) -> None:
         model = self.chosen
@@ -108,7 +130,18 @@ class StartScreen(WbScreen):
         self.published[model.name] = await asyncio.to_thread(published_saes, model.name, rows)
         self.saes[model.name] = rows
         self.busy.discard(model.name)
+        if self.asked is not None and canonical_model(model.name) == canonical_model(self.asked.entry.model):
+            self._show(self.asked)
         self.fit()
+
+    def _show(self, asked: NotHere) -> None:
+        """The cursor to a published SAE that was asked for, with what was said of it."""
+        self.asked = None
+        self.on_saes = True
+        self._clear()
+        self.word = asked.line()
+        names = [row.info.name if isinstance(row, SaeRow) else row.name for row in self._saes]
+        self.at_sae = names.index(asked.entry.name) if asked.entry.name in names else 0
 
     async def _look_again(self) -> None:
         """Something came: the lists anew, the cursor on what it was on."""
@@ -131,7 +164,18 @@ class StartScreen(WbScreen):
 
     @property
     def _models(self) -> list[ModelInfo | PublishedModel]:
-        return matching_models([*(self.models or []), *self.registry], "" if self.on_saes else self.text)
+        return self._model_shelf.find("" if self.on_saes else self.text)
+
+    @property
+    def _model_shelf(self) -> Shelf[ModelInfo | PublishedModel]:
+        return self._shelf("", [self.models or [], self.registry], model_text)
+
+    def _shelf(self, name: str, parts: list[Any], text: Callable[[Any], str]) -> Shelf[Any]:
+        """The shelf of some lists, made anew where one of them is another."""
+        stamp = hash(tuple(map(id, parts)))
+        if self._shelves.get(name, (0, None))[0] != stamp:
+            self._shelves[name] = (stamp, Shelf([item for part in parts for item in part], text))
+        return self._shelves[name][1]
 
     @property
     def chosen(self) -> ModelInfo | PublishedModel | None:
@@ -141,11 +185,16 @@ class StartScreen(WbScreen):
 
     @property
     def _saes(self) -> list[SaeRow | Published]:
+        shelf = self._sae_shelf
+        return shelf.find(self.text if self.on_saes else "") if shelf is not None else []
+
+    @property
+    def _sae_shelf(self) -> Shelf[SaeRow | Published] | None:
         model = self.chosen
-        if model is None:
-            return []
-        found: list[SaeRow | Published] = [*self.saes.get(model.name, []), *self.published.get(model.name, [])]
-        return matching_saes(found, self.text if self.on_saes else "")
+        if model is None or model.name not in self.saes:
+            return None
+        parts = [self.saes[model.name], self.published.get(model.name, NONE)]
+        return self._shelf(model.name, parts, sae_text)
 
     def fit(self) -> None:
         """Draw."""
@@ -162,9 +211,12 @@ class StartScreen(WbScreen):
                 )
             )
         if self.word:
-            lines.append(cut([(safe_token_text(self.word), "warn")], head.inner_width))
+            lines += wrap(safe_token_text(self.word).split(), head.inner_width, "warn")
         elif self.wb.downloads.now is not None:
             lines.append(cut(download_line(self.wb.downloads.now, "^x"), head.inner_width))
+        if head.size.height != (high := max(3, len(lines))):
+            head.styles.height = high
+            self.call_after_refresh(self.fit)
         head.set_lines(lines)
         self.query_one("#prompt", Lines).set_lines([[(" SAEs / " if self.on_saes else " model / ", "strong")]])
         left, right = self.query_one("#models", Card), self.query_one("#saes", Card)
@@ -179,7 +231,8 @@ class StartScreen(WbScreen):
         if not found:
             return [*out, [("no model matches", "dim")]]
         at = min(self.at_model, len(found) - 1)
-        return out + model_lines(found, at, not self.on_saes, width, height - 1)
+        places = self._model_shelf.places if self.text and not self.on_saes else nowhere
+        return out + model_lines(found, at, not self.on_saes, width, height - 1, places)
 
     def _sae_lines(self, width: int, height: int) -> list[Line]:
         model = self.chosen
@@ -198,14 +251,16 @@ class StartScreen(WbScreen):
         elif not found:
             return [*out, [("no SAE matches", "dim")]]
         at = min(self.at_sae, len(found) - 1)
-        return out + (sae_lines(found, at, self.on_saes, width, height - len(out)) if found else [])
+        shelf = self._sae_shelf
+        places = shelf.places if shelf is not None and self.text and self.on_saes else nowhere
+        return out + (sae_lines(found, at, self.on_saes, width, height - len(out), places) if found else [])
 
     # Keys -----------------------------------------------------------------------------------------------------------
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter at once."""
         self.text = event.value.strip()
-        self.word = ""
+        self.word = f"⏎ opens {self.text}" if is_address(self.text) else ""
         if self.on_saes:
             self.at_sae = 0
         else:
@@ -244,6 +299,9 @@ class StartScreen(WbScreen):
     def action_open(self) -> None:
         """A model: on to its SAEs, at its last layer; an SAE: open it; what is not on disk says how it gets there."""
         model = self.chosen
+        if is_address(self.text):
+            self.run_worker(self._go(self.text), group="go", exclusive=True)
+            return
         if model is None:
             return
         if not self.on_saes:
@@ -258,6 +316,26 @@ class StartScreen(WbScreen):
         else:
             self.word = "not on this disk: ^d downloads it"
             self.fit()
+
+    async def _go(self, text: str) -> None:
+        """An address that was typed or pasted; the SAE of a page that is not here is shown in the lists."""
+        try:
+            address = await asyncio.to_thread(checked_address, text)
+        except NotHere as error:
+            self.asked = error
+            self._clear()
+            self.on_saes = False
+            self._to_model(error.entry.model)
+            if self.chosen is not None and self.chosen.name in self.saes:
+                self._show(error)
+            self._load_saes()
+        except WbtuiError as error:
+            self.word = error.line()
+        else:
+            if address is not None:
+                self.wb.show_main(address)
+                return
+        self.fit()
 
     def action_download(self) -> None:
         """What the cursor is on, into the local Hub cache; a model too where it is missing."""
