@@ -11,9 +11,8 @@ import codecs
 import json
 import re
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +23,8 @@ MAX_TOKENIZER_BYTES = 500_000_000
 PRIVATE_BYTE = 0xE000
 """A byte that is no UTF-8 stands in ``norm`` as the private character ``U+E000 + byte``: one character each."""
 
+_MAX_ID = 1 << 31
+_WORD_BEHIND_SPACE = schema.VOCAB_LEADING_SPACE | schema.VOCAB_WHOLE_WORD
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -37,9 +38,8 @@ def _private(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("wbtui-private", _private)
 
 
-@dataclass(frozen=True)
-class TokenString:
-    """One token."""
+class TokenString(NamedTuple):
+    """One token (a tuple: a vocabulary has a quarter of a million)."""
 
     raw: bytes
     """Its own bytes, a leading space included."""
@@ -79,35 +79,40 @@ def columns_of(tokens: dict[int, TokenString], d_vocab: int, where: str) -> dict
             "the tokenizer is of another model",
         )
     texts, raws, norms = [], [], []
-    flags = np.zeros(d_vocab, np.uint8)
-    word = np.arange(d_vocab, dtype=np.int32)
-    first: dict[str, int] = {}
+    flags, word = [], []
+    first: dict[bytes, int] = {}
+    plain, control = ~schema.VOCAB_WHOLE_WORD, schema.VOCAB_SPECIAL
     for i in range(d_vocab):
         token = tokens.get(i)
         if token is None:
-            texts.append(f"#{i}".encode())
-            raws.append(b"")
-            norms.append(b"")
-            flags[i] = schema.VOCAB_PADDED
-            continue
-        text, norm, bits = _read(token.raw)
-        texts.append(text.encode("utf-8"))
-        raws.append(token.raw)
-        norms.append(norm.encode("utf-8"))
-        flags[i] = bits
-        if token.special:
-            flags[i] = bits & ~schema.VOCAB_WHOLE_WORD | schema.VOCAB_SPECIAL
+            text, raw, norm, bits, same = f"#{i}".encode(), b"", b"", schema.VOCAB_PADDED, i
         else:
-            word[i] = first.setdefault(norm, i)
-    out: dict[str, np.ndarray] = {"word": word, "flags": flags}
+            raw, special = token
+            text, norm, bits = _read(raw)
+            if special:
+                bits, same = bits & plain | control, i
+            else:
+                same = first.setdefault(norm, i)
+        texts.append(text)
+        raws.append(raw)
+        norms.append(norm)
+        flags.append(bits)
+        word.append(same)
+    out: dict[str, np.ndarray] = {"word": np.array(word, np.int32), "flags": np.array(flags, np.uint8)}
     for name, strings in (("text", texts), ("raw", raws), ("norm", norms)):
         out[f"{name}_bytes"] = np.frombuffer(b"".join(strings), np.uint8).copy()
-        out[f"{name}_offsets"] = np.concatenate([[0], np.cumsum([len(s) for s in strings])]).astype(np.int64)
+        out[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(list(map(len, strings)))]).astype(np.int64)
     return out
 
 
-def _read(raw: bytes) -> tuple[str, str, int]:
-    """(text, normalised text, flags) of a token's bytes."""
+def _read(raw: bytes) -> tuple[bytes, bytes, int]:
+    """(text, normalised text, flags) of a token's bytes; texts in UTF-8."""
+    if raw.isascii():  # nine in ten; NFKC leaves ASCII as it is, and its casefold is its lower case
+        bare = raw.lstrip(b" ")
+        if len(bare) == len(raw):
+            return raw, bare.lower(), 0
+        bits = _WORD_BEHIND_SPACE if len(bare) >= 3 and bare.isalpha() else schema.VOCAB_LEADING_SPACE
+        return raw, bare.lower(), bits
     bits = 0
     try:
         text = exact = raw.decode("utf-8")
@@ -115,17 +120,17 @@ def _read(raw: bytes) -> tuple[str, str, int]:
         text = raw.decode("utf-8", "backslashreplace")
         exact = raw.decode("utf-8", "wbtui-private")
         bits |= schema.VOCAB_PARTIAL_BYTES
-    bare = exact.lstrip(" ")
-    norm = unicodedata.normalize("NFKC", bare).casefold()
+    string = exact.lstrip(" ")
+    norm = unicodedata.normalize("NFKC", string).casefold()
     if exact.startswith(" "):
-        bits |= schema.VOCAB_LEADING_SPACE
-        if is_word(bare):
-            bits |= schema.VOCAB_WHOLE_WORD
-    return text, norm, bits
+        bits |= _WORD_BEHIND_SPACE if is_word(string) else schema.VOCAB_LEADING_SPACE
+    return text.encode("utf-8"), norm.encode("utf-8"), bits
 
 
 def is_word(bare: str) -> bool:
     """Letters only (with their combining marks), at least three letters (methods 1.2, ``word_share``)."""
+    if bare.isalpha():
+        return len(bare) >= 3
     letters = 0
     for char in bare:
         kind = unicodedata.category(char)[0]
@@ -182,26 +187,55 @@ def parse_tokenizer(text: str, where: str) -> dict[int, TokenString]:
     if not isinstance(model, dict):
         raise WeightsError(f"{where}: no model", "a tokenizer.json with a model")
     scheme = _scheme(data, model, where)
-    ids: dict[int, str] = {}
-    for token, i in _vocab_items(model, where):
-        if i in ids:
-            raise WeightsError(f"{where}: tokens {ids[i]!r} and {token!r} share id {i}", "one token for each id")
-        ids[i] = token
-    byte_of = {char: byte for byte, char in enumerate(byte_characters())}
-    byte_tokens = bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback")
-    out = {i: TokenString(_bytes_of(token, scheme, byte_of, byte_tokens), False) for i, token in ids.items()}
+    tokens, numbers = _vocab_items(model, where)
+    if len(set(numbers)) < len(numbers):
+        ids: dict[int, str] = {}
+        for token, i in zip(tokens, numbers, strict=True):
+            if i in ids:
+                raise WeightsError(f"{where}: tokens {ids[i]!r} and {token!r} share id {i}", "one token for each id")
+            ids[i] = token
+    if scheme == "bytes":
+        raws = _byte_level(tokens)
+    else:
+        byte_tokens = bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback")
+        raws = [_metaspace(token, byte_tokens) for token in tokens]
+    out = {i: TokenString(raw, False) for i, raw in zip(numbers, raws, strict=True)}
     for i, content, special in _added_items(data, where):
         out[i] = TokenString(content.encode("utf-8", "surrogatepass"), special)
     return out
 
 
-def _bytes_of(token: str, scheme: str, byte_of: dict[str, int], byte_tokens: bool) -> bytes:
-    """A vocabulary entry's own bytes."""
-    if scheme == "bytes":
-        if all(char in byte_of for char in token):
-            return bytes(byte_of[char] for char in token)
-        return token.encode("utf-8", "surrogatepass")  # as tokenizers decodes it
-    match = _BYTE_TOKEN.fullmatch(token) if byte_tokens else None
+class _Bytes(dict[int, int]):
+    """For ``str.translate``: characters of byte-level vocabularies to their bytes, all others to no byte."""
+
+    def __missing__(self, key: int) -> int:
+        return _NO_BYTE
+
+
+_NO_BYTE = 0xFFFF
+_BETWEEN = "\U0010ffff"
+
+
+def _byte_level(tokens: list[str]) -> list[bytes]:
+    """The own bytes of byte-level vocabulary entries; one with another character stands for itself, as tokenizers
+    decodes it. All are translated as one string: a quarter of a million at a time, one by one costs seconds."""
+    table = _Bytes({ord(char): byte for byte, char in enumerate(byte_characters())})
+    table[ord(_BETWEEN)] = ord(_BETWEEN)
+    parts = _BETWEEN.join(tokens).translate(table).split(_BETWEEN)
+    if len(parts) != len(tokens):  # an entry that holds the mark itself
+        parts = [token.translate(table) for token in tokens]
+    out = []
+    for token, part in zip(tokens, parts, strict=True):
+        try:
+            out.append(part.encode("latin-1"))
+        except UnicodeEncodeError:
+            out.append(token.encode("utf-8", "surrogatepass"))
+    return out
+
+
+def _metaspace(token: str, byte_tokens: bool) -> bytes:
+    """A Metaspace vocabulary entry's own bytes."""
+    match = _BYTE_TOKEN.fullmatch(token) if byte_tokens and token.startswith("<0x") else None
     if match:
         return bytes([int(match.group(1), 16)])
     return token.replace("▁", " ").encode("utf-8", "surrogatepass")
@@ -253,18 +287,18 @@ def _kind(item: Any) -> Any:
     return item.get("type") if isinstance(item, dict) else None
 
 
-def _vocab_items(model: dict[str, Any], where: str) -> list[tuple[str, int]]:
-    """(token, id) of BPE's object or Unigram's list."""
+def _vocab_items(model: dict[str, Any], where: str) -> tuple[list[str], list[int]]:
+    """Tokens and their ids, of BPE's object or Unigram's list."""
     vocab = model.get("vocab")
     if isinstance(vocab, dict):
-        pairs = list(vocab.items())
-    elif isinstance(vocab, list) and all(isinstance(e, list) and e and isinstance(e[0], str) for e in vocab):
-        pairs = [(entry[0], i) for i, entry in enumerate(vocab)]
-    else:
-        raise WeightsError(f"{where}: no vocab", "a vocabulary in the tokenizer's model")
-    for token, i in pairs:
-        _check_id(i, token, where)
-    return pairs
+        tokens, ids = list(vocab), list(vocab.values())
+        if set(map(type, ids)) - {int} or (ids and not 0 <= min(ids) <= max(ids) < _MAX_ID):
+            for token, i in vocab.items():
+                _check_id(i, token, where)
+        return tokens, ids
+    if isinstance(vocab, list) and all(isinstance(e, list) and e and isinstance(e[0], str) for e in vocab):
+        return [entry[0] for entry in vocab], list(range(len(vocab)))
+    raise WeightsError(f"{where}: no vocab", "a vocabulary in the tokenizer's model")
 
 
 def _added_items(data: dict[str, Any], where: str) -> list[tuple[int, str, bool]]:
@@ -281,7 +315,7 @@ def _added_items(data: dict[str, Any], where: str) -> list[tuple[int, str, bool]
 
 
 def _check_id(i: Any, token: str, where: str) -> None:
-    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < 1 << 31:
+    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < _MAX_ID:
         raise WeightsError(f"{where}: token {token[:40]!r} has id {i!r}", "a whole number")
 
 

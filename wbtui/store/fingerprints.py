@@ -20,7 +20,7 @@ from wbtui.store import io
 from wbtui.store.keys import digest
 from wbtui.tensorfile import TensorEntry, read_header
 
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20
 _THREADS = 4
 _SETTLED_NS = 2_000_000_000
 """A file changed this recently is not remembered: a second change within one tick of its clock would go unseen."""
@@ -73,16 +73,17 @@ def file_digest(path: Path, begin: int = 0, end: int | None = None) -> str:
         WeightsError: the file cannot be read, or ends before ``end``.
     """
     hashed = hashlib.sha256()
+    piece = memoryview(bytearray(_CHUNK))  # one buffer: a fresh one each time costs as much as the reading
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(begin)
             left = end - begin if end is not None else None
             while left is None or left > 0:
-                piece = file.read(_CHUNK if left is None else min(_CHUNK, left))
-                if not piece:
+                count = file.readinto(piece if left is None else piece[: min(_CHUNK, left)])
+                if not count:
                     break
-                hashed.update(piece)
-                left = left - len(piece) if left is not None else None
+                hashed.update(piece[:count])
+                left = left - count if left is not None else None
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}", "a readable file") from None
     if left:
