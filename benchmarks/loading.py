@@ -5,13 +5,16 @@ deleted after. Every case is a process of its own, timed from its start (imports
 feature; peak memory is the process's highest resident size, mapped pages included. The page cache is warm for all:
 each file is read once before.
 
-* ``wbtui``: fingerprints, vocabulary product, one lone feature, in an empty cache; ``wbtui again``: the same with the
-  fingerprints and the vocabulary there, as on every later start;
+* ``wbtui``: what the app does: start the service, which starts its worker while it takes the fingerprints, makes the
+  vocabulary product and answers for one lone feature, all in an empty cache. Memory is the client's, the service's and
+  the worker's together; ``wbtui again``: the same with the fingerprints and the vocabulary there, as on every later
+  start; ``in process``: the same work as the first, in one process and one thing after another;
 * ``transformers``: ``AutoModelForCausalLM.from_pretrained`` in bfloat16;
 * ``HookedTransformer``, ``TransformerBridge``: TransformerLens in bfloat16, no processing.
 
 ``--full`` takes all 26 layers and 256,000 tokens (5.2 GB); by default 6 layers and 64,000 tokens, about a fifth of the
-bytes. ``--limit-gb`` bounds each process's data, so that one that needs more fails by itself: that is a result too.
+bytes. ``--made FOLDER`` takes the checkpoint from there, and writes (and keeps) it where it is not. ``--limit-gb``
+bounds each process's data, so that one that needs more fails by itself: that is a result too.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Any
 D_MODEL, D_MLP, HEADS, KV, D_HEAD, D_SAE = 2304, 9216, 8, 4, 256, 16_384
 LAYER = 1
 FEATURE = 123
-CASES = ("wbtui", "wbtui again", "transformers", "HookedTransformer", "TransformerBridge")
+CASES = ("wbtui", "wbtui again", "in process", "transformers", "HookedTransformer", "TransformerBridge")
 
 
 def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
@@ -91,11 +94,14 @@ def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
             }
         )
     )  # fmt: skip
-    files = [*model.glob("*.safetensors"), *sae.glob("*.safetensors")]
-    dictionary = 2 * D_SAE * D_MODEL * 4
+    return sizes_of(folder, vocab)
+
+
+def sizes_of(folder: Path, vocab: int) -> dict[str, int]:
+    """Bytes of all weights, and of the tensors that one feature needs: the token table and the dictionary."""
     return {
-        "files": sum(f.stat().st_size for f in files),
-        "needed": vocab * D_MODEL * 2 + dictionary,
+        "files": sum(f.stat().st_size for f in (folder / "model").rglob("*.safetensors")),
+        "needed": vocab * D_MODEL * 2 + 2 * D_SAE * D_MODEL * 4,
     }
 
 
@@ -114,8 +120,8 @@ def _write_tokenizer(folder: Path, vocab: int) -> None:
 
 def run_case(name: str, folder: Path) -> list[int]:
     """One case, in this process: ids of the feature's ten best tokens."""
-    if name.startswith("wbtui"):
-        return _wbtui(folder)
+    if name == "in process":
+        return _in_process(folder)
     import torch
 
     model_dir = folder / "model"
@@ -175,7 +181,37 @@ def _best(folder: Path, gain: Any, unembed: Any) -> list[int]:
         return (unembed.float() @ direction.flatten()).topk(10).indices.tolist()
 
 
-def _wbtui(folder: Path) -> list[int]:
+def _service(folder: Path) -> dict[str, Any]:
+    """What a user waits for: a client that finds no service. Everybody's peak memory and processor time together."""
+    from wbtui.definitions import DEFINITIONS, to_json
+    from wbtui.service.client import Client
+    from wbtui.service.protocol import RowRequest
+
+    request = RowRequest(
+        str(folder / "model"), "L1", to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"], FEATURE
+    )
+    with Client.connect() as client:
+        row = client.row(request)
+        seconds = time.monotonic() - float(os.environ["LOADING_BEGAN"])
+        status = client.status()
+        pids = [os.getpid(), status["pid"], *(w["pid"] for w in status["workers"] if w.get("pid"))]
+        used = [_process(pid) for pid in pids]
+        client.stop()
+    ids = [int(i) for i in row["writes.top_ids"][:10]]
+    return {
+        "seconds": seconds, "peak_mb": sum(peak for peak, _ in used), "cpu": sum(cpu for _, cpu in used), "top": ids,
+    }  # fmt: skip
+
+
+def _process(pid: int) -> tuple[float, float]:
+    """(highest resident MB, processor seconds) of a living process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return peak / 1024, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _in_process(folder: Path) -> list[int]:
     from wbtui.catalog.models import find_model
     from wbtui.catalog.plan import plan_tokens
     from wbtui.catalog.saes import find_sae
@@ -183,7 +219,7 @@ def _wbtui(folder: Path) -> list[int]:
     from wbtui.definitions import DEFINITIONS
     from wbtui.store.products import Product
 
-    model, cache = find_model(str(folder / "model")), folder / "cache"
+    model, cache = find_model(str(folder / "model")), Path(os.environ["WBTUI_CACHE_DIR"])
     plan = plan_tokens(model, find_sae(model, "L1"), DEFINITIONS["folded"], cache)
     if Product(cache, plan.vocab).state != "complete":
         Product(cache, plan.vocab).begin()
@@ -192,8 +228,15 @@ def _wbtui(folder: Path) -> list[int]:
     return [int(i) for i in row["writes.top_ids"][:10]]
 
 
-def measure(name: str, folder: Path, limit_gb: float) -> dict[str, Any]:
-    """A case in a process of its own: seconds, peak MB, token ids; or how it failed."""
+def measure(name: str, folder: Path, own: Path, limit_gb: float) -> dict[str, Any]:
+    """A case in a process of its own: seconds, peak MB, token ids; or how it failed.
+
+    Args:
+        name: one of :data:`CASES`.
+        folder: the checkpoint's.
+        own: this run's, for caches and the service.
+        limit_gb: of a process's data.
+    """
 
     def bounded() -> None:
         size = int(limit_gb * 2**30)
@@ -201,7 +244,10 @@ def measure(name: str, folder: Path, limit_gb: float) -> dict[str, Any]:
 
     code = f"import sys; from benchmarks.loading import child; child({name!r}, {str(folder)!r})"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PIP_NO_INDEX": "1"}
+    environment |= {f"WBTUI_{what}_DIR": str(own / what.lower()) for what in ("RUNTIME", "DATA", "CONFIG", "LOG")}
+    environment["WBTUI_CACHE_DIR"] = str(own / ("lone" if name == "in process" else "cache"))
     start = time.monotonic()
+    environment["LOADING_BEGAN"] = repr(start)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, preexec_fn=bounded, check=False
     )
@@ -215,6 +261,9 @@ def measure(name: str, folder: Path, limit_gb: float) -> dict[str, Any]:
 
 def child(name: str, folder: str) -> None:
     """The other process."""
+    if name.startswith("wbtui"):
+        print("RESULT " + json.dumps(_service(Path(folder))), flush=True)
+        os._exit(0)
     ids = run_case(name, Path(folder))
     used = resource.getrusage(resource.RUSAGE_SELF)
     found = {"peak_mb": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime, "top": ids}
@@ -231,13 +280,14 @@ def main() -> int:
     parser.add_argument("--limit-gb", type=float, default=16.0, help="data of each process (default 16)")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--folder", type=Path, help="where the temporary files go")
+    parser.add_argument("--made", type=Path, help="a checkpoint's folder, made where it is not there; kept")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     layers = args.layers or (26 if args.full else 6)
     vocab = args.vocab or (256_000 if args.full else 64_000)
     with tempfile.TemporaryDirectory(prefix="wbtui-loading-", dir=args.folder) as name:
-        folder = Path(name)
-        sizes = write(folder, layers, vocab)
+        folder = args.made or Path(name)
+        sizes = write(folder, layers, vocab) if not (folder / "model").exists() else sizes_of(folder, vocab)
         factor = sizes["files"] / (26 * 155_746_304 + 256_000 * D_MODEL * 2 + 2 * D_SAE * D_MODEL * 4)
         print(
             f"{layers} layers, {vocab:,} tokens: {sizes['files'] / 1e9:.2f} GB, {factor:.2f} of Gemma-2-2b and its SAE"
@@ -246,7 +296,7 @@ def main() -> int:
             with file.open("rb") as handle:
                 while handle.read(1 << 24):
                     pass
-        results = {case: measure(case, folder, args.limit_gb) for case in args.cases}
+        results = {case: measure(case, folder, Path(name), args.limit_gb) for case in args.cases}
     ours = results.get("wbtui", {})
     base = ours.get("seconds")
     for case, found in results.items():
