@@ -8,7 +8,7 @@ each file is read once before.
 * ``wbtui``: what the app does: start the service, which starts its worker while it takes the fingerprints, makes the
   vocabulary product and answers for one lone feature, all in an empty cache. Memory is the client's, the service's and
   the worker's together; ``wbtui again``: the same with the fingerprints and the vocabulary there, as on every later
-  start; ``in process``: the same work as the first, in one process and one thing after another;
+  start;
 * ``transformers``: ``AutoModelForCausalLM.from_pretrained`` in bfloat16;
 * ``HookedTransformer``, ``TransformerBridge``: TransformerLens in bfloat16, no processing.
 
@@ -33,7 +33,7 @@ from typing import Any
 D_MODEL, D_MLP, HEADS, KV, D_HEAD, D_SAE = 2304, 9216, 8, 4, 256, 16_384
 LAYER = 1
 FEATURE = 123
-CASES = ("wbtui", "wbtui again", "in process", "transformers", "HookedTransformer", "TransformerBridge")
+CASES = ("wbtui", "wbtui again", "transformers", "HookedTransformer", "TransformerBridge")
 
 
 def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
@@ -120,8 +120,6 @@ def _write_tokenizer(folder: Path, vocab: int) -> None:
 
 def run_case(name: str, folder: Path) -> list[int]:
     """One case, in this process: ids of the feature's ten best tokens."""
-    if name == "in process":
-        return _in_process(folder)
     import torch
 
     model_dir = folder / "model"
@@ -211,23 +209,6 @@ def _process(pid: int) -> tuple[float, float]:
     return peak / 1024, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _in_process(folder: Path) -> list[int]:
-    from wbtui.catalog.models import find_model
-    from wbtui.catalog.plan import plan_tokens
-    from wbtui.catalog.saes import find_sae
-    from wbtui.compute.shard import ShardTask, compute_row, compute_shard
-    from wbtui.definitions import DEFINITIONS
-    from wbtui.store.products import Product
-
-    model, cache = find_model(str(folder / "model")), Path(os.environ["WBTUI_CACHE_DIR"])
-    plan = plan_tokens(model, find_sae(model, "L1"), DEFINITIONS["folded"], cache)
-    if Product(cache, plan.vocab).state != "complete":
-        Product(cache, plan.vocab).begin()
-        compute_shard(ShardTask(str(cache), plan.vocab.to_json()))
-    row = compute_row({"cache": str(cache), "spec": plan.tokens.to_json()}, FEATURE)
-    return [int(i) for i in row["writes.top_ids"][:10]]
-
-
 def measure(name: str, folder: Path, own: Path, limit_gb: float) -> dict[str, Any]:
     """A case in a process of its own: seconds, peak MB, token ids; or how it failed.
 
@@ -245,7 +226,7 @@ def measure(name: str, folder: Path, own: Path, limit_gb: float) -> dict[str, An
     code = f"import sys; from benchmarks.loading import child; child({name!r}, {str(folder)!r})"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PIP_NO_INDEX": "1"}
     environment |= {f"WBTUI_{what}_DIR": str(own / what.lower()) for what in ("RUNTIME", "DATA", "CONFIG", "LOG")}
-    environment["WBTUI_CACHE_DIR"] = str(own / ("lone" if name == "in process" else "cache"))
+    environment["WBTUI_CACHE_DIR"] = str(own / "cache")
     start = time.monotonic()
     environment["LOADING_BEGAN"] = repr(start)
     done = subprocess.run(

@@ -13,7 +13,8 @@ from typing import Any
 
 from wbtui import settings
 from wbtui.address import is_path
-from wbtui.catalog.formats import Candidate, candidates
+from wbtui.catalog.formats import Candidate, by_loader, candidates
+from wbtui.catalog.from_saelens import all_converted, converted, goes_through, not_converted
 from wbtui.catalog.hub import hub_candidates, local_candidates, other_repositories
 from wbtui.catalog.models import DEMO, DEMO_DIR, ModelInfo, read_json
 from wbtui.catalog.registry import canonical_model, find_entry
@@ -70,6 +71,10 @@ def _quiet(model: ModelInfo, candidate: Candidate, name: str = "") -> SaeInfo | 
 def _from_hub(model: ModelInfo) -> list[SaeInfo]:
     """Those in the Hub cache: of the registry's releases for the model, and of repositories that name the model."""
     out = [info for name, c in hub_candidates(_known_as(model)) if (info := _quiet(model, c, name)) is not None]
+    for one in all_converted():
+        info = _quiet(model, Candidate("saelens", one.path), one.name)
+        if info is not None and (_same_model(model, one.model) or _same_model(model, info.model_name)):
+            out.append(info)
     for repo, snapshot in other_repositories():
         for candidate in walk(snapshot):
             inner = os.path.relpath(candidate.path, snapshot) + (f":{candidate.entry}" if candidate.entry else "")
@@ -123,6 +128,12 @@ def _published(model: ModelInfo, name: str) -> SaeInfo | None:
     """
     bare, _, target = name.partition(":")
     entry = find_entry(bare)
+    if entry is None or by_loader(entry.loader) is None:
+        through = converted(name)
+        if through is not None:
+            return _other_model(model, read(model, Candidate("saelens", through.path), name))
+        if goes_through(name, entry.loader if entry else None):
+            raise not_converted(model.name, name)
     if entry is None:
         return None
     found = [c for c in local_candidates(entry) if target in ("", c.entry)]

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from wbtui.analysis.streaming import top_k
 from wbtui.analysis.tokens import output_directions
+from wbtui.catalog.registry import find_entry
 from wbtui.catalog.saes import SaeInfo
 from wbtui.check.compare import Row
 from wbtui.check.forward import Seen
 from wbtui.check.published import INDEX, entries_for
-from wbtui.errors import WeightsError
+from wbtui.errors import WbtuiError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.model import output_map
 from wbtui.sources.sae import SaeSource
@@ -23,25 +24,23 @@ BLOCK = 4096
 COSINE = 1e-6
 """The largest 1 − cosine of directions that are the same numbers, in fp32."""
 CORRELATION = 1e-5
+OTHERWISE = {
+    "sparsify": "SAELens's loader transposes W_dec of this layout",
+    "cross_layer": "SAELens's loader sums the target layers",
+}
+"""Layouts that SAELens reads otherwise than their publishers mean them (``tests/sources/test_sae_lens_parity.py``)."""
 
 
 def sae_rows(ckpt: Checkpoint, info: SaeInfo, seen: list[Seen]) -> list[Row]:
     """Directions and pre-activations against SAELens. What cannot be compared says why."""
     names = ("decoder directions", "pre-activations")
-    if info.format != "saelens":
-        why = f"a {info.format} folder: SAELens loads that from the Hub only"
-        return [Row(name, info.name, None, COSINE, "", why) for name in names]
-    try:
-        from sae_lens import SAE
-
-        theirs: Any = SAE.load_from_disk(info.path, device="cpu")
-    except Exception as error:  # whatever goes wrong in another library is a reason, not a fault of ours
-        why = f"SAELens does not load it ({type(error).__name__}: {str(error)[:200]})"
-        return [Row(name, info.name, None, COSINE, "", why) for name in names]
-    source = SaeSource(info, ckpt)
     if not info.site.startswith("resid_"):
         why = f"at {info.site} directions are mapped into the stream, which SAELens does not do"
         return [Row(name, info.name, None, COSINE, "", why) for name in names]
+    theirs, why = _theirs(info)
+    if theirs is None:
+        return [Row(name, info.name, None, COSINE, "", why) for name in names]
+    source = SaeSource(info, ckpt)
     worst, feature = 0.0, 0
     for start in range(0, source.n, BLOCK):
         stop = min(source.n, start + BLOCK)
@@ -53,6 +52,27 @@ def sae_rows(ckpt: Checkpoint, info: SaeInfo, seen: list[Seen]) -> list[Row]:
             worst, feature = float(miss.max()), start + int(miss.argmax())
     rows = [Row(names[0], f"feature {feature}", worst, COSINE, "1 − cosine")]
     return [*rows, _activations(ckpt, info, source, theirs, seen)]
+
+
+def _theirs(info: SaeInfo) -> tuple[Any, str]:
+    """(SAELens's SAE of the same files, nothing), or (None, why there is none to compare with)."""
+    if info.format in OTHERWISE:
+        return None, OTHERWISE[info.format]
+    try:
+        if info.format == "saelens":
+            from sae_lens import SAE
+
+            return SAE.load_from_disk(info.path, device="cpu"), ""
+        if find_entry(info.name) is None:
+            return None, f"a {info.format} folder: SAELens loads that from the Hub cache only, by its registry's name"
+        from wbtui.sources.through_saelens import entry_of, load
+
+        theirs, missing = load(info.name, *entry_of(info.name))
+        return theirs, missing
+    except WbtuiError as error:
+        return None, error.line()[:300]
+    except Exception as error:  # whatever goes wrong in another library is a reason, not a fault of ours
+        return None, f"SAELens does not load it ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _activations(ckpt: Checkpoint, info: SaeInfo, source: SaeSource, theirs: Any, seen: list[Seen]) -> Row:

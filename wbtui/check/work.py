@@ -78,8 +78,11 @@ def check(request: dict[str, Any], said: Callable[[str], None] = lambda _: None)
 
 def main() -> None:
     """Answer one request."""
+    from wbtui.sources.through_saelens import be_safe
+
     out = sys.stdout
     sys.stdout = sys.stderr  # libraries print what they like; stdout is the answer
+    be_safe()
     try:
         answer = check(json.load(sys.stdin), lambda text: print(f"wbtui: {text}", file=sys.stderr, flush=True))
     except WbtuiError as error:

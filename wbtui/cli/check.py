@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from wbtui.cli import cli
 from wbtui.cli.common import address_of, print_json, print_table
-from wbtui.errors import WbtuiError, WorkError
+from wbtui.cli.process import answer_of
+from wbtui.errors import WorkError
 
 
 @cli.command()
@@ -74,28 +71,10 @@ def ask(request: dict[str, Any], *, quiet: bool = True) -> dict[str, Any]:
     Raises:
         WbtuiError: what the check says, or how its process ended.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "wbtui.check.work"],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if quiet else None,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-        check=False,
-    )
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
-        last = (done.stderr or "").strip().splitlines()[-1:] or [""]
-        raise WorkError(
-            f"the process of the check {how} {last[0][:300]}".strip(),
-            "an answer",
-            "signal 9 mostly means no memory: the model is loaded in float32",
-        ) from None
-    if "error" in answer:
-        raise WbtuiError.from_json(answer["error"])
-    return answer
+    return answer_of(
+        "wbtui.check.work", request, "the process of the check", quiet=quiet,
+        hint="signal 9 mostly means no memory: the model is loaded in float32",
+    )  # fmt: skip
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import click
 from wbtui.address import is_path
 from wbtui.cli import cli
 from wbtui.cli.common import print_json
-from wbtui.errors import UsageError, WbtuiError
+from wbtui.errors import UsageError, WbtuiError, WeightsError
 
 
 @cli.command()
@@ -26,9 +26,11 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
     MODEL is a Hub id or a registry name (`gpt2-small`); SAE is `release/id` as `wbtui saes MODEL`
     lists it, or `org/repo/path`; a page of Neuronpedia stands for both. Only the files that are
     needed come; what is here already is not asked for again, and a download that was interrupted
-    goes on where it stopped.
+    goes on where it stopped. A layout that is not read here is read once by SAELens, in a process
+    of its own.
     """
     from wbtui.catalog import neuronpedia
+    from wbtui.catalog.from_saelens import goes_through
     from wbtui.catalog.registry import find_entry
     from wbtui.download.fetch import fetch_model, fetch_sae, on_disk, sae_on_disk
 
@@ -52,7 +54,9 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
                 click.echo(f"wbtui: {model} is in the local Hub cache already", err=True)
             if sae is not None:
                 known = find_entry(sae) or find_entry(sae.rpartition(":")[0])
-                if known is not None and sae_on_disk(known):
+                if goes_through(sae, known.loader if known else None):
+                    done += _through_saelens(sae, tell, quiet or as_json)
+                elif known is not None and sae_on_disk(known):
                     if not as_json and not quiet:
                         click.echo(f"wbtui: {sae} is in the local Hub cache already", err=True)
                 else:
@@ -68,6 +72,45 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
         click.echo(
             f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet
         )
+
+
+def _through_saelens(name: str, tell: Callable[[dict[str, Any]], None], quiet: bool) -> list[Any]:
+    """SAELens reads the SAE, of files that are fetched first where they are not here.
+
+    Returns:
+        What was fetched: nothing, or one :class:`wbtui.download.fetch.Fetched`.
+
+    Raises:
+        WbtuiError: what SAELens says, or the download; WeightsError for a file that SAELens wants and the repository's
+            folder does not hold.
+    """
+    from wbtui.cli.process import answer_of
+    from wbtui.download.fetch import fetch_below
+
+    def read() -> dict[str, Any]:
+        tell({"event": "waiting", "why": f"SAELens reads {name}", "seconds": 0})
+        if not quiet:
+            click.echo(f"wbtui: SAELens reads {name}, in a process of its own", err=True)
+        hint = "signal 9 mostly means no memory: SAELens reads an SAE whole, in float32"
+        answer = answer_of("wbtui.sources.through_saelens", {"name": name}, "the process of SAELens", hint=hint)
+        if "missing" not in answer and not quiet:
+            version, loader = answer["sae_lens"], answer["loader"]
+            click.echo(f"wbtui: {name} is read by SAELens {version} (its loader {loader}) and kept", err=True)
+        return answer
+
+    answer = read()
+    if "missing" not in answer:
+        return []
+    fetched = fetch_below(answer["repo"], answer["path"], tell)
+    answer = read()
+    if "missing" in answer:
+        raise WeightsError(
+            f"{name}: SAELens's loader {answer['loader']} wants a file that is not below {answer['path']} of "
+            f"{answer['repo']} ({answer['missing']})",
+            "all that it wants in the Hub cache",
+            "load it once with sae_lens, which fetches what it wants, and try again",
+        )
+    return [fetched]
 
 
 def _is_local(model: str) -> bool:

@@ -26,6 +26,7 @@ CHUNK = 1 << 18
 SPARE_BYTES = 200_000_000
 """Left free on the disk."""
 SAY_EVERY = 0.5
+SMALL = (".json", ".yaml", ".yml")
 
 
 @dataclass
@@ -140,11 +141,27 @@ def fetch_sae(name: str, say: Say) -> Fetched:
         raise UsageError(
             f"no SAE {name!r} in the registry", "release/id (`wbtui releases` lists releases), or org/repo/path"
         )
-    repo = "/".join(parts[:2])
+    return fetch_below("/".join(parts[:2]), "/".join(parts[2:]), say, about=())
+
+
+def fetch_below(repo: str, path: str, say: Say, about: tuple[str, ...] = SMALL) -> Fetched:
+    """Everything at or below a path of a repository that can be weights or a config of an SAE.
+
+    Args:
+        repo: ``org/name``.
+        path: a folder or file in it; empty for all.
+        about: endings of the files in its first folder, or in the path's own, that come too: configs of layouts that
+            are not known here.
+
+    Raises:
+        WbtuiError: as :func:`fetch_model`; UsageError where nothing is there.
+    """
     found = listing(repo, "main", say)
-    names = path_files(found.files, "/".join(parts[2:]))
+    names = path_files(found.files, path)
     if not names:
-        raise UsageError(f"{repo} holds nothing at {'/'.join(parts[2:])!r}", "a folder or file of SAE weights in it")
+        raise UsageError(f"{repo} holds nothing at {path!r}", "a folder or file of SAE weights in it")
+    beside = path.rpartition("/")[0]
+    names += [n for n in found.files if n.endswith(about) and n.rpartition("/")[0] in ("", beside) and n not in names]
     return _fetch(found, "main", names, say)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbtui.catalog.formats.base import Candidate, Format
+from wbtui.catalog.from_saelens import read_source
 from wbtui.catalog.models import read_json
 from wbtui.catalog.saelens_config import parse_saelens_config
 
@@ -36,7 +37,16 @@ def _read(candidate: Candidate) -> dict[str, Any]:
     parsed = parse_saelens_config(config, str(where))
     metadata = config.get("metadata")
     named = (metadata if isinstance(metadata, dict) else {}).get("model_name") or config.get("model_name") or ""
-    return {**parsed, "model_name": str(named), "weights": {}, "notes": []}
+    return {**parsed, "model_name": str(named), "weights": {}, "notes": _notes(candidate.path)}
+
+
+def _notes(folder: Path) -> list[str]:
+    """Whose word it is where SAELens has read another layout for us."""
+    said = read_source(folder)
+    if not said:
+        return []
+    version, loader = (str(said.get(key))[:60] for key in ("sae_lens", "loader"))
+    return [f"read by SAELens {version} (its loader {loader}), not by wbtui itself"]
 
 
 FORMAT = Format(
