@@ -135,3 +135,7 @@ async def test_cancel_failure_and_one_at_a_time(hub: Hub, tmp_path: Path) -> Non
         await pilot.press("ctrl+d")
         await until(pilot, lambda: app.downloads.now is not None and app.downloads.now.state == "failed")
         await until(pilot, lambda: "is gated" in screen_text(app))
+        hub.gated.clear()
+        await pilot.press("ctrl+d")
+        await until(pilot, lambda: app.downloads.now is not None and app.downloads.now.state == "done")
+        assert "bytes=" in hub.received("model.safetensors")[-1], "it went on where it had stopped"
