@@ -169,9 +169,10 @@ def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     import subprocess
 
     from wbtui.cli import check as module
+    from wbtui.cli import process
     from wbtui.errors import WorkError
 
     dead = subprocess.CompletedProcess([], -9, stdout="", stderr="")
-    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: dead)
+    monkeypatch.setattr(process.subprocess, "run", lambda *_, **__: dead)
     with pytest.raises(WorkError, match="signal 9.*memory"):
         module.ask({})
