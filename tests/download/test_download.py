@@ -145,6 +145,17 @@ def test_a_repository_that_the_registry_does_not_know(hub: Hub, tmp_path: Path) 
         fetch_sae("nothing", Said())
 
 
+def test_a_layout_that_only_saelens_knows_comes_with_the_configs_around_it(hub: Hub) -> None:
+    """Weights at the path, and small files beside it and at the top, where a loader may look for its config."""
+    hub.repos["acme/saes"] = {
+        "L1/a.safetensors": b"1", "L1/b.safetensors": b"2", "L1/a.json": b"{}", "L2/a.json": b"{}", "config.yaml": b"x",
+        "README.md": b"words",
+    }  # fmt: skip
+    done = fetch.fetch_below("acme/saes", "L1/a.safetensors", Said())
+    assert sorted(done.files) == ["L1/a.json", "L1/a.safetensors", "config.yaml"]
+    assert not hub.received("L2/") and not hub.received("README") and not hub.received("L1/b")
+
+
 def test_only_shards_with_what_the_analyses_read() -> None:
     """Experts and vision towers stay where they are; a shard with one norm in it comes."""
     arch = ARCHITECTURES["gemma2"]

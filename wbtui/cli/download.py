@@ -215,7 +215,8 @@ def releases(search: tuple[str, ...], as_json: bool) -> None:
         print_json(records)
         return
     rows = [
-        [r["release"], r["model"], str(r["saes"]), str(r["on_disk"] or ""), r["format"] or "not read"] for r in records
+        [r["release"], r["model"], str(r["saes"]), str(r["on_disk"] or ""), r["format"] or "by SAELens"]
+        for r in records
     ]
     print_table(["RELEASE", "model", "SAEs", "on disk", "format"], rows, right={2, 3})
     click.echo(

@@ -147,7 +147,7 @@ def _releases(found: Sequence[Release], model: str) -> None:
     for item in found:
         known = by_loader(item.loader)
         lines.append(
-            [item.name, str(len(item.saes)), str(local_counts(item) or ""), known.title if known else "not read"]
+            [item.name, str(len(item.saes)), str(local_counts(item) or ""), known.title if known else "by SAELens"]
         )
     print_table(["PUBLISHED RELEASE", "SAEs", "on disk", "format"], lines, right={1, 2})
     click.echo(
