@@ -9,12 +9,16 @@ import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.client import IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -28,7 +32,7 @@ from wbtui.catalog.saes import find_sae, list_saes
 from wbtui.cli import main
 from wbtui.download import fetch
 from wbtui.download.fetch import fetch_model, fetch_sae, hub_id, on_disk
-from wbtui.download.hub import offline
+from wbtui.download.hub import _words, offline
 from wbtui.download.wants import model_files, path_files, sae_files, shards
 from wbtui.errors import StoreError, UsageError, WeightsError, WorkError
 
@@ -367,11 +371,28 @@ def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path, monkeypatch: p
 
 def test_nobody_listens(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(WorkError, match="no connection to http://127.0.0.1:9"):
+    with pytest.raises(WorkError, match=r"no connection to http://127.0.0.1:9 that lasts \(connection refused\)"):
         fetch_model(MODEL, Said())
 
 
 # -- as a process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (URLError(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")), "connection refused"),
+        (URLError(socket.gaierror(-2, "Name or service not known")), "the name of the Hub cannot be looked up"),
+        (URLError(ssl.SSLCertVerificationError(1, "certificate has expired")), "no secure connection"),
+        (TimeoutError("timed out"), "no answer in time"),
+        (RemoteDisconnected("Remote end closed"), "the connection broke off"),
+        (IncompleteRead(b"12", 5), "the connection broke off"),
+        (URLError("no host given"), "no host given"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_went_wrong_in_words(error: Exception, words: str) -> None:
+    assert _words(error).startswith(words)
 
 
 @pytest.mark.parametrize(

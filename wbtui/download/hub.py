@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -188,7 +189,7 @@ def patient(work: Callable[[], Any], repo: str, say: Say, progressed: Callable[[
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, OSError) and not _of_network(error):
                 raise
-            pause, why = min(2.0**failures, 30.0) * _scale(), str(error) or type(error).__name__
+            pause, why = min(2.0**failures, 30.0) * _scale(), _words(error)
             kind = TimedOut if isinstance(error, TimeoutError) else WorkError
             failure = kind(
                 f"{repo}: no connection to {endpoint()} that lasts ({why})", "the Hub",
@@ -200,6 +201,21 @@ def patient(work: Callable[[], Any], repo: str, say: Say, progressed: Callable[[
             raise failure
         say({"event": "waiting", "seconds": round(pause, 1), "why": why})
         time.sleep(pause)
+
+
+def _words(error: Exception) -> str:
+    """What went wrong with a connection, as a person would say it; socket errors hide inside urllib's."""
+    inner = getattr(error, "reason", error)
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if type(inner).__module__ == "ssl":
+        return f"no secure connection: {getattr(inner, 'reason', None) or inner}"
+    if isinstance(inner, socket.gaierror):
+        return "the name of the Hub cannot be looked up"
+    if isinstance(inner, (ConnectionResetError, BrokenPipeError, IncompleteRead, RemoteDisconnected)):
+        return "the connection broke off"
+    said = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
+    return said[:1].lower() + said[1:] or type(error).__name__
 
 
 def _scale() -> float:

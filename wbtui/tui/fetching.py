@@ -89,9 +89,10 @@ def download_line(download: Download, cancel: str) -> Line:
             line.append((f"  {size(download.rate)}/s", "dim"))
         if download.eta is not None and download.done < download.total:
             line.append((f"  {duration(download.eta)} left", "dim"))
-    if download.note:
-        line.append((f"  {safe_token_text(download.note)}", "warn"))
-    line += [(f"  {cancel} cancels  ", "dim"), (name, "text")]
+    line.append((f"  {cancel} cancels  ", "dim"))
+    if download.note:  # what is waited for matters more than the name, which is in the list below
+        line.append((safe_token_text(download.note) + "  ", "warn"))
+    line.append((name, "text"))
     return line
 
 
