@@ -183,7 +183,7 @@ def _service(folder: Path) -> dict[str, Any]:
     """What a user waits for: a client that finds no service. Everybody's peak memory and processor time together."""
     from wbtui.definitions import DEFINITIONS, to_json
     from wbtui.service.client import Client
-    from wbtui.service.protocol import RowRequest
+    from wbtui.service.wishes import RowRequest
 
     request = RowRequest(
         str(folder / "model"), "L1", to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"], FEATURE
