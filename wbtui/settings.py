@@ -44,10 +44,22 @@ DEFINITION_NAMES = ("folded", "neuronpedia", "neuronpedia-folded")
 THEMES = ("auto", "dark", "light", "ansi", "mono")
 COPY_ROUTES = ("auto", "tmux", "osc52", "file")
 
+
+def over_ssh() -> bool:
+    """Whether the terminal is at the other end of an SSH line, as the environment says."""
+    return bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting("theme", "choice", "auto", "colours: by the terminal, dark, light, its own (ansi), or none", THEMES),
     Setting("ascii", "yes", False, "no glyph beyond ASCII"),
     Setting("mouse", "yes", True, "the app takes the mouse; no: the terminal's own selection works"),
+    Setting(
+        "line_kbit",
+        "number",
+        lambda: 1000.0 if over_ssh() else 0.0,
+        "kilobits a second that the way to the terminal carries: frames keep to it (0: no limit; over SSH 1000)",
+    ),
     Setting("resume", "yes", True, "without an address, go on where the last session was"),
     Setting("sort", "words", (), "first order of a table, as metrics; -NAME falls (empty: most readable first)"),
     Setting("columns", "words", (), "columns of a table (empty: those that fit)"),

@@ -23,6 +23,7 @@ from wbtui.tui.data import save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
+from wbtui.tui.pace import Pace, counted
 from wbtui.tui.palette import KeyCommands, Places
 from wbtui.tui.plain import AsciiFilter, use_ascii
 from wbtui.tui.screens.main import MainScreen
@@ -54,6 +55,7 @@ class WbtuiApp(App[int]):
         ascii: no glyph beyond ASCII.
         resume: where to go on without an address.
         usual: the order and columns with which a table opens, where the user has some.
+        line_kbit: kilobits a second that the way to the terminal carries; 0: no limit.
     """
 
     TITLE = "wbtui"
@@ -77,7 +79,9 @@ class WbtuiApp(App[int]):
         ascii: bool = False,
         resume: View | None = None,
         usual: tuple[tuple[SortKey, ...], tuple[str, ...]] = ((), ()),
+        line_kbit: float = 0.0,
     ) -> None:
+        self.pace = Pace(line_kbit)
         super().__init__()
         self.set_keymap(keymap.use(user_keys or {}, ascii=ascii))
         self.address = address
@@ -138,8 +142,8 @@ class WbtuiApp(App[int]):
             self.leave(None)
 
     def get_driver_class(self) -> type[Driver]:
-        """Textual's own, that outlives its terminal."""
-        return hangup.outliving(super().get_driver_class())
+        """Textual's own, that outlives its terminal and counts what it writes."""
+        return counted(hangup.outliving(super().get_driver_class()), self.pace)
 
     @property
     def main(self) -> MainScreen | None:

@@ -62,6 +62,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         ascii=bool(settings.get("ascii")),
         resume=load_session() if place is None and settings.get("resume") else None,
         usual=usual_view(),
+        line_kbit=float(settings.get("line_kbit")),
     )
     code = app.run(mouse=bool(settings.get("mouse")))
     if app.last_words:

@@ -71,6 +71,11 @@ class WbScreen(Screen[str]):
         self.draw_keys()
         self.call_after_refresh(self.fit)
 
+    def _on_timer_update(self) -> None:
+        """Textual's turn to draw; it comes again until the line has carried what went before."""
+        if self.wb.pace.open():
+            super()._on_timer_update()
+
     @property
     def keys_context(self) -> str:
         """Whose keys the footer shows."""
