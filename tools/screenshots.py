@@ -16,6 +16,7 @@ PNG_WIDTH = 1024
 SIZES = ((80, 24), (120, 40), (200, 50))
 SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "start": ("demo", ()),
+    "pick": ("demo@L3", ("O", *"9b", "space", *"l20", "space", *"131")),
     "main": ("demo@L5", ("j", "m", "j", "m", "j")),
     "filter": ("demo@L5", ("slash", *"class", "equals_sign", *"coherent", "space", *"z_max", "greater_than_sign", "8")),
     "page": ("demo@L5", ("enter",)),

@@ -36,7 +36,7 @@ async def test_a_few_letters_find_an_sae_and_enter_opens_it(ready: Place, size: 
         await pilot.press(*"g2 2b res canon 12 16k")
         assert picker.under is not None and picker.under.name == SAE
         row = next(line for line in screen_text(app).splitlines() if line.startswith(" ▸ ↓ "))
-        assert row.rstrip().endswith(SAE[-40:]), "a name that is too long loses its beginning"
+        assert row.rstrip().endswith(SAE[-40:]) and "▸ ↓ L12 " in row, "a name that is too long loses its beginning"
         await pilot.press("escape", *"9b pt res l20 131k canon")
         assert picker.under.name == "gemma-scope-9b-pt-res-canonical/layer_20/width_131k/canonical"
         await pilot.press("enter")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MINE, HERE, REGISTRY = range(3)
 _LAYER = re.compile(r"(?:layer[_.]?|blocks\.|\bl)(\d+)", re.ASCII)
+_FRONT = re.compile(r"L\d+ +(?=\S)", re.ASCII)
 _FEATURE = re.compile(r"#([0-9]{1,12})\s*$", re.ASCII)
 
 
@@ -213,8 +214,11 @@ class PickScreen(WbScreen):
         line: Line = [("▸ " if here else "  ", "strong"), (mark + " ", "mark" if current else "dim")]
         about: Line = [("  " + safe_token_text(pick.about), "dim")] if pick.about else []
         role = "strong" if here else "dim" if pick.group == REGISTRY else "text"
-        room = max(16, width - width_of(about) - 4)
-        line += lit(pick.shown, self.fuzzy.places(row, self.query_text), role, room)
+        places = self.fuzzy.places(row, self.query_text)
+        layer = match.end() if (match := _FRONT.match(pick.shown)) else 0
+        line += lit(pick.shown[:layer], places, role)  # the layer stays where the name is too long
+        rest = frozenset(at - layer for at in places if at >= layer)
+        line += lit(pick.shown[layer:], rest, role, max(16, width - width_of(about) - 4 - layer))
         return spread(line, about, width) if width_of(line) + width_of(about) <= width else cut(line, width)
 
     # Keys -----------------------------------------------------------------------------------------------------------

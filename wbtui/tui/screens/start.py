@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
@@ -237,7 +238,12 @@ class StartScreen(WbScreen):
     def _sae_lines(self, width: int, height: int) -> list[Line]:
         model = self.chosen
         title = "SAEs" + (f" of {safe_token_text(model.name)}" if model else "")
-        out = [rule(width, title, "● computed  ◐ in part  ○ not yet")]
+        legends = ("● computed  ◐ in part  ○ not yet", "● ◐ ○ computed, part, not", "")
+        out = [
+            rule(
+                width, title, next(text for text in legends if cell_len(title) + cell_len(text) + 4 < width or not text)
+            )
+        ]
         if model is None:
             return out
         if model.name not in self.saes:
