@@ -6,7 +6,7 @@ import pytest
 
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui import settings
-from wbtui.tui.pace import SLACK, Pace
+from wbtui.tui.pace import AGAIN, MARKS, SLACK, Pace, counted
 
 
 def test_a_line_is_open_again_once_it_has_carried_nearly_all() -> None:
@@ -25,6 +25,28 @@ def test_a_terminal_of_this_machine_never_waits() -> None:
     pace = Pace(0)
     pace.wrote(10**9, now=1.0)
     assert pace.open(now=1.0)
+
+
+@pytest.mark.parametrize("kbit", [0.0, 1000.0])
+def test_over_a_slow_line_the_same_frame_is_written_once(kbit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WHEN a frame is drawn again with none between THEN it goes once; after another, or later, again."""
+    wrote: list[str] = []
+
+    class Driver:
+        def write(self, data: str) -> None:
+            wrote.append(data)
+
+    clock = [5.0]
+    monkeypatch.setattr("wbtui.tui.pace.time.monotonic", lambda: clock[0])
+    driver = counted(Driver, Pace(kbit))()
+    first, other = "\x1b[1;1Hone", "\x1b[1;1Htwo"
+    said = [MARKS[0], first, MARKS[1], MARKS[0], first, MARKS[1], other, first]
+    for data in said:
+        driver.write(data)
+    assert wrote == ([*said] if not kbit else [MARKS[0], first, MARKS[1], MARKS[0], MARKS[1], other, first])
+    clock[0] += AGAIN
+    driver.write(first)
+    assert wrote[-2:] == [first, first]
 
 
 @pytest.mark.parametrize(("name", "want"), [("SSH_CONNECTION", 1000), ("SSH_TTY", 1000), ("HOME", 0)])

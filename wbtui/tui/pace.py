@@ -10,8 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from wbtui.tui.thrift import erases, thin
+
 SLACK = 0.06
 """Seconds of frames that may be under way."""
+AGAIN = 0.5
+"""Seconds within which the same frame, with none between, is not written again."""
+MARKS = ("\x1b[?2026h", "\x1b[?2026l")
+"""Begin and end of a frame, for terminals that draw it at once."""
 
 
 class Pace:
@@ -37,9 +43,20 @@ class Pace:
 
 
 def counted(driver: type[Any], pace: Pace) -> type[Any]:
-    """A Textual driver whose writes are counted."""
+    """A Textual driver whose writes are counted, and made small where a line is slow."""
+    slow = pace.bytes_per_second > 0
+    erase = slow and erases()
+
+    last = ("", 0.0)
 
     def write(self: Any, data: str) -> None:
+        nonlocal last
+        if slow and data not in MARKS:
+            now = time.monotonic()
+            if data == last[0] and now - last[1] < AGAIN:
+                return  # a screen that is shown is often drawn twice; the second time changes nothing
+            last = (data, now)
+            data = thin(data, erase)
         pace.wrote(len(data.encode("utf-8", "replace")))
         driver.write(self, data)
 
