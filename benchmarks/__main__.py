@@ -30,6 +30,7 @@ BENCHMARKS = {
     "features_table": [],
     "app": [],
     "explorer": [],
+    "link": [],
     "service": ["--dask"],
 }
 BY_NAME = {"million": [], "loading": ["--full"]}
