@@ -1,7 +1,7 @@
 """Pictures of the real app on the built-in demo: ``python tools/screenshots.py [folder]``.
 
 Every screen at 80×24, 120×40 and 200×50, as SVG, and as PNG where ``rsvg-convert`` or the package ``cairosvg`` is
-there. What is not computed yet is computed first, by the service, as in the app.
+there. What is not computed yet is computed first: every SAE of the demo, for pages that compare layers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
     folder = Path(argv[0]) if argv else Path(__file__).resolve().parent.parent / "screenshots"
     pictures = True
+    whole = [sys.executable, "-m", "wbtui", "compute", "demo", "--all-layers", "--analysis", "all", "-q"]
+    if code := subprocess.run(whole, stdout=subprocess.DEVNULL, check=False).returncode:
+        return code
     for name, (address, keys) in SHOTS.items():
         for size in SIZES:
             svg = folder / f"{name}-{size[0]}x{size[1]}.svg"

@@ -30,8 +30,8 @@ def bar(cosine: float | None, width: int = BAR) -> str:
 def sentence(answer: Answer) -> str:
     """What becomes of the feature, in one line."""
     ends = answer["ends"]
-    born = f"born at L{answer['born']}" + (" (the first SAE)" if ends["back"] != "cut" else "")
-    gone = f"gone after L{answer['gone']}" + (" (the last SAE)" if ends["forward"] != "cut" else "")
+    born = f"born at L{answer['born']}" + (" (first SAE)" if ends["back"] != "cut" else "")
+    gone = f"gone after L{answer['gone']}" + (" (last SAE)" if ends["forward"] != "cut" else "")
     return f"{answer['class']} · {born} · {gone}"
 
 

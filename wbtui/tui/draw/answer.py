@@ -102,19 +102,19 @@ def detail_lines(row: Row, width: int, edges: bool) -> list[Line]:
         through = f"through {row['via']}, attending fully" if row.get("via") else "directly"
         toward = "feeds it" if row["list"] == "up" else "reads it"
         sign = "excites" if value(row, "weight") > 0 else "inhibits"
-        out.append(
-            [(f"{toward} {through}: {sign}, {cell(row, 'weight')}; {cell(row, 'share')} of its list’s edges; a random "
-              f"direction: {tail_text(value(row, 'tail'))}", "text")]
-        )  # fmt: skip
+        said = f"{toward} {through}: {sign}, {cell(row, 'weight')}; {cell(row, 'share')} of its list’s edges"
+        among = " among random directions" if width >= 112 else ""
+        out.append([(f"{said}; tail {tail_text(value(row, 'tail'))}{among}", "text")])
     else:
         places = [
             f"{'−' if r['sign'] < 0 else ''}{safe_token_text(r['word'].strip() or r['word'])} {r['rank'] or 'masked'}"
             for r in row.get("ranks") or ()
         ]
-        words = "its place in the feature’s own list: " + ", ".join(places) if places else ""
-        out.append(
-            [(f"tail {tail_text(value(row, 'tail'))} among random directions of {row['sae']}   {words}", "text")]
-        )
+        long = width >= 112
+        own = "its place in the feature’s own list: " if long else "place in its own list: "
+        among = f" among random directions of {row['sae']}" if long else " of random directions"
+        words = own + ", ".join(places) if places else ""
+        out.append([(f"tail {tail_text(value(row, 'tail'))}{among}   {words}", "text")])
     out.append([("writes " if edges else "list   ", "dim"), (words_text(row.get("words") or (), 12), "writes")])
     return [cut(line, width) for line in out]
 

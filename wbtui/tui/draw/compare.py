@@ -148,7 +148,8 @@ def numbers_block(a: Half, b: Half, width: int) -> list[Line]:
     head: Line = [(f"{'METRIC':<16}", "head")]
     for half in (a, b):
         head.append((half.name[-18:].rjust(18), "head"))
-    head.append(("   place: share of its SAE that lies below", "dim"))
+    long = "   place: share of its SAE that lies below"
+    head.append((long if width_of(head) + len(long) <= width else "   %: of its SAE below", "dim"))
     out = [cut(head, width)]
     for name, words, how in NUMBERS:
         line: Line = [(f"{words:<16}", "text")]

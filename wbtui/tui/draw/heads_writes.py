@@ -117,11 +117,14 @@ def _targets(written: Written, seen: Seen, width: int, pick: int) -> list[Line]:
             out.append(cut([*line, (why, "dim")], width))
             continue
         texts = [f"{written.target} #{feature} {_share(value)} " for feature, value in found]
-        left = width - LABEL - sum(cell_len(text) + 1 for text in texts) - 1
+        left = width - LABEL - sum(cell_len(text) + 1 for text in texts) - 3
         for at, ((feature, _), text) in enumerate(zip(found, texts, strict=True)):
             here = places.index((name, feature)) == pick
             words = "" if seen.target is None or at else feature_words(seen.target, feature, left - 1)
-            line += [("▸" if here else "", "strong"), (text, "picked" if here else "text"), (words + " ", "dim")]
+            if cell_len(words) < 4:
+                words = ""  # a letter or two of a word say nothing
+            gap = "   " if words else " "
+            line += [("▸" if here else "", "strong"), (text, "picked" if here else "text"), (words + gap, "dim")]
         out.append(cut(line, width))
     return out
 

@@ -30,9 +30,9 @@ def words_block(shared: SharedWords | None, of: int, width: int, lines: int) -> 
     side = "WRITES" if shared is None or shared.side == "writes" else "READS"
     if shared is None:
         return [rule(width, f"{side} IN COMMON"), [("– not computed", "dim")]]
-    noise = f"{shared.total} · {of} at random {shared.random:.1f}, 99 % {shared.random_p99:.0f}"
+    noise = f"{shared.total} shared · {of} at random: {shared.random:.1f} (99 %: {shared.random_p99:.0f})"
     if math.isnan(shared.random):
-        noise = f"{shared.total}"
+        noise = f"{shared.total} shared"
     out = [rule(width, f"{side} IN COMMON", noise)]
     inside = not math.isnan(shared.random_p99) and shared.total <= shared.random_p99
     for word in shared.words[:lines]:

@@ -281,6 +281,12 @@ class AnswerScreen(WbScreen):
             if self.edges
             else "exact over all features; rank: place of the words in the feature’s own list; dim: inside 1 % of noise"
         )
+        if width < 112:
+            what = (
+                "what could flow, not what does; tails of either sign; dim: inside noise"
+                if self.edges
+                else "exact over all features; rank: place in its own list; dim: inside noise"
+            )
         if self.answer is not None and self.answer.get("unmasked"):
             what = "without the token mask (not computed yet); " + what
         return cut([(" " + what, "dim")], width)
