@@ -28,7 +28,7 @@ SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "edges": ("demo@L3#748", ("E",)),
     "flow": ("demo@L3#748", ("W",)),
     "set": ("demo@L3", (*("m" * 12), "M")),
-    "match": ("demo@L3", ("equals_sign", "enter")),
+    "match": ("demo@L3", ("equals_sign", "down", "enter")),
     "glossary": ("demo@L5", ("D",)),
     "help": ("demo@L5", ("question_mark",)),
 }
