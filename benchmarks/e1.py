@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--masked", type=float, default=0.02, help="share of tokens that the mask drops")
+    parser.add_argument("--product", nargs="*", default=["bf16"], help="products in fewer bits to measure as well")
     parser.add_argument("--json", help="file for all numbers, - for standard output")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
     buffer = TileBuffer()
     with PeakMemory() as memory:
-        token_rows(d[:TILE], writes, buffer=buffer)
+        feature_rows(d, e, writes, reads, gain=gain, centre=False, buffer=buffer)
     both_signs = paired(lambda: token_rows(d, writes, buffer=buffer), lambda: floor_run(d, writes, buffer), args.repeat)
 
     def two_floors() -> None:
@@ -103,6 +104,19 @@ def main(argv: list[str] | None = None) -> int:
     single = lone(
         lambda: instant_row(d[1], e[1], lazy, lazy_reads, buffer=buffer, **norm), one_pass, max(5, args.repeat)
     )
+    rounded = {}
+    for kind in args.product:
+        start = time.perf_counter()
+        low = prepare_side(source, centre_values=False, product=kind, **shared)
+        prepared = time.perf_counter() - start
+        few = d[: 2 * TILE]
+        found = paired(
+            lambda low=low, few=few: token_rows(few, low, buffer=buffer),
+            lambda few=few: floor_run(few, writes, buffer),
+            min(3, args.repeat),
+        )
+        rounded[kind] = found | {"prepare_s": prepared}
+        del low
     flop = 2.0 * args.features * args.vocab * args.d_model
     result = {
         "shape": {k: v for k, v in vars(args).items() if k != "json"}
@@ -111,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         "writes_both_signs": both_signs | {"floor_gflops": flop / both_signs["floor_s"] / 1e9, "aim": AIM},
         "features_both_sides": whole | {"floor_gflops": 2 * flop / whole["floor_s"] / 1e9},
         "null_both_sides": null,
+        "in_fewer_bits": rounded,
         "peak_mb_above_weights": memory.peak_mb,
         "tile_mb": 4 * TILE * args.vocab / 1e6,
         "lone_feature_tied_bf16": single | {"cold_ms": 1e3 * cold},
@@ -132,6 +147,11 @@ def main(argv: list[str] | None = None) -> int:
         f"{1e3 * cold:.0f}) = {single['ratio']:.1f} x reading the matrix once ({single['pass_ms']:.0f} ms)",
         f"preparing the token table: {prepare_s:.1f} s",
     ]
+    for kind, found in rounded.items():
+        lines.append(
+            f"writes with a {kind} product, lists done again in fp32: {found['ratio']:.2f} x the fp32 product; "
+            f"preparing {found['prepare_s']:.1f} s"
+        )
     print("\n".join(lines), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json == "-":
         print(json.dumps(result, indent=2))

@@ -2,12 +2,15 @@
 
 The reference is one ``torch.mm`` per block and a stable sort, written here, without wbtui's slices, tiles, blocks or
 two-level selection. The weights are multiples of 2**-6, as in bf16 checkpoints rounded further: fp32 products of them
-are exact, so the two sides must agree to the bit, ties included. ``python -m benchmarks.exact``.
+are exact, so the two sides must agree to the bit, ties included. ``--products`` takes the big product in fewer bits;
+``--weights gaussian`` are inexact in fp32, and then the two fp32 products must also round alike. ``python -m
+benchmarks.exact``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from wbtui.analysis.tokens import token_rows
 from wbtui.definitions import TokensDefinition
 
 K = 25
-BLOCK = 64
+BLOCK = 128
 
 
 def dyadic(n: int, dim: int, seed: int) -> torch.Tensor:
@@ -31,6 +34,16 @@ def dyadic(n: int, dim: int, seed: int) -> torch.Tensor:
     for a in range(0, n, 8192):
         block = out[a : a + 8192]
         block.copy_((torch.randn(block.shape, generator=rng) * 20).round().clamp(-127, 127) / 64)
+    return out
+
+
+def gaussian(n: int, dim: int, seed: int) -> torch.Tensor:
+    """bf16 rows without structure, ``[n, dim]``."""
+    out = torch.empty((n, dim), dtype=torch.bfloat16)
+    rng = torch.Generator().manual_seed(seed)
+    for a in range(0, n, 8192):
+        block = out[a : a + 8192]
+        block.copy_(torch.randn(block.shape, generator=rng) * 0.05)
     return out
 
 
@@ -46,20 +59,26 @@ def lists(scores: np.ndarray, ids: np.ndarray, k: int, sign: int) -> tuple[np.nd
     return np.stack(found_ids), np.stack(found)
 
 
-def check(name: str, features: int) -> dict[str, int]:
+def check(name: str, features: int, product: str, weights: str) -> dict[str, int]:
     """How many of a shape's lists differ in any id or value, and how many hold a tie."""
     shape = SHAPES[name]
-    tokens = dyadic(shape.vocab, shape.d_model, 0)
+    make = dyadic if weights == "dyadic" else gaussian
+    tokens = make(shape.vocab, shape.d_model, 0)
     keep = np.random.default_rng(1).random(shape.vocab) >= 0.02
     side = prepare_side(
-        tokens, centre_values=False, keep=keep, definition=TokensDefinition(), **made_up_vocabulary(shape.vocab)
+        tokens,
+        centre_values=False,
+        keep=keep,
+        definition=TokensDefinition(),
+        product=product,
+        **made_up_vocabulary(shape.vocab),
     )
     plain = tokens.float()
     del tokens
-    d = dyadic(features, shape.d_model, 2).float()
+    d = make(features, shape.d_model, 2).float() + (0 if weights == "dyadic" else 2.0**-12)
     ids = np.flatnonzero(keep).astype(np.int32)
     buffer = TileBuffer()
-    wrong = ties = 0
+    wrong = ties = ids_wrong = 0
     for a in range(0, features, 512):
         rows = token_rows(d[a : a + 512], side, buffer=buffer)
         for b in range(a, min(features, a + 512), BLOCK):
@@ -69,8 +88,9 @@ def check(name: str, features: int) -> dict[str, int]:
                 got = slice(b - a, b - a + len(want))
                 same = (rows[f"{which}_ids"][got] == want_ids) & (rows[f"{which}_values"][got] == want)
                 wrong += int((~same.all(1)).sum())
+                ids_wrong += int((rows[f"{which}_ids"][got] != want_ids).any(1).sum())
                 ties += int((want[:, 1:] == want[:, :-1]).any(1).sum())
-    return {"lists": 2 * features, "wrong": wrong, "with_ties": ties}
+    return {"lists": 2 * features, "wrong": wrong, "ids_wrong": ids_wrong, "with_ties": ties}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,11 +98,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shapes", nargs="+", default=["gpt2-small", "gemma-2-2b"], choices=list(SHAPES))
     parser.add_argument("--features", type=int, default=2000)
+    parser.add_argument("--products", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16", "fp16", "tf32"])
+    parser.add_argument("--weights", nargs="+", default=["dyadic"], choices=["dyadic", "gaussian"])
     parser.add_argument("--json", help="file for all numbers")
     args = parser.parse_args(argv)
-    out = {name: check(name, args.features) for name in args.shapes}
-    for name, found in out.items():
-        print(f"{name}: {found['wrong']} of {found['lists']:,} lists differ; {found['with_ties']:,} hold ties")
+    out = {}
+    for name, product, weights in itertools.product(args.shapes, args.products, args.weights):
+        found = out[f"{name} {product} {weights}"] = check(name, args.features, product, weights)
+        print(
+            f"{name}, {product} product, {weights}: {found['wrong']} of {found['lists']:,} lists differ "
+            f"({found['ids_wrong']} in an id); {found['with_ties']:,} hold ties",
+            flush=True,
+        )
     if args.json:
         Path(args.json).write_text(json.dumps(out, indent=2) + "\n")
     return 1 if any(found["wrong"] for found in out.values()) else 0

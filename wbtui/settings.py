@@ -41,6 +41,7 @@ class Setting:
 
 
 DEFINITION_NAMES = ("folded", "neuronpedia", "neuronpedia-folded")
+PRODUCTS = ("auto", "fp32", "tf32", "bf16", "fp16")
 THEMES = ("auto", "dark", "light", "ansi", "mono")
 COPY_ROUTES = ("auto", "tmux", "osc52", "file")
 
@@ -68,6 +69,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("definition", "choice", "folded", "definition of the numbers", DEFINITION_NAMES),
     Setting("device", "words", ("auto",), "devices of the service: auto, cpu, cuda, cuda:N, mps, all; one worker each"),
     Setting("tile", "whole", 128, "feature rows in one tile, a multiple of 16", least=1),
+    Setting("product", "choice", "auto", "bits of the big product; lists are those of fp32 in all", PRODUCTS),
     Setting("idle_unload", "number", 600.0, "seconds without work until weights leave the memory"),
     Setting("idle_exit", "number", 3600.0, "seconds without work and clients until the service ends"),
     Setting("heartbeat", "number", 900.0, "seconds without progress until a worker counts as stuck"),

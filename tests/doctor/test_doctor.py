@@ -154,3 +154,15 @@ async def test_tmux_inside_tmux_and_where_it_refuses_the_terminal(
     assert (tmp_path / "words").read_text() == "load-buffer -w -\n"
     assert (tmp_path / "text").read_text() == "é"
     assert app.copied == ("" if code == 0 else "é")
+
+
+def test_what_workers_measured_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WBTUI_CACHE_DIR", str(tmp_path))
+    assert machine.kernels() == []
+    (tmp_path / "machine").mkdir()
+    data = {"product": "bf16", "onednn": True, "threads": 4, "gflops": {"fp32": 90.2, "bf16": 400}}
+    (tmp_path / "machine" / "cpu-0123.json").write_text(json.dumps(data))
+    (tmp_path / "machine" / "cuda-0123.json").write_text("[]")
+    good, bad = machine.kernels()
+    assert (good.name, good.found) == ("products cpu", "bf16, oneDNN, 4 threads of fp32 90, bf16 400 GFLOP/s")
+    assert bad.state == "note"

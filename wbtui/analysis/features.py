@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from wbtui import schema
+from wbtui.analysis.pool import spread
 from wbtui.analysis.side import TokenTable
-from wbtui.analysis.streaming import TILE, Stop, TileBuffer, poll
+from wbtui.analysis.streaming import TILE, Stop, TileBuffer, own_buffer, poll
 from wbtui.analysis.tokens import Progress, Rows, Want, output_directions, reduce_tile, score_tile, token_rows
 
+PASSES = 10
+"""Times that reducing a row reads its scores, about."""
 OVERLAP = 10
 """The lists whose shared tokens ``overlap`` counts, as long as ``k_sem`` in every named definition."""
 
@@ -208,13 +213,24 @@ def instant_row(
     found: list[Rows] = []
     for block, group in passes:
         scores, norm, exponent = score_tile(block, group[0][0], buffer, stop=stop, pad=False)
-        for i, (side, is_reads) in enumerate(group):
+
+        def reduce(
+            i: int, scores: Tensor = scores, norm: Tensor = norm, exponent: Tensor = exponent, group: Any = group
+        ) -> Rows:
+            side, is_reads = group[i]
             row = slice(i, i + 1)
             want: Want = "pos" if is_reads else "both"
-            tile = (scores[row], norm[row], exponent[row])
+            tile = (scores[row], norm[row], exponent[row], side, own_buffer() if device.type == "cpu" else buffer)
             over = None if is_reads else lengths
-            rows = reduce_tile(*tile, side, buffer, lengths=over, want=want, top_cos=is_reads, stop=stop)
-            found.append(rows if bool(torch.isfinite(norm[i]) and norm[i] > 0) else _absent(rows, is_reads, side))
+            rows = reduce_tile(*tile, lengths=over, want=want, top_cos=is_reads, stop=stop)
+            return rows if bool(torch.isfinite(norm[i]) and norm[i] > 0) else _absent(rows, is_reads, side)
+
+        members_here = range(len(group))
+        found += (
+            spread(reduce, members_here, 8 * scores.numel())
+            if device.type == "cpu"
+            else [reduce(i) for i in members_here]
+        )
     read = found[1] if len(found) == 2 else None
     return _whole(
         d[None], e[None] if e is not None and read is not None else None, directions, found[0], read, centre, writes

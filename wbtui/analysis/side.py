@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.coherence import string_array
+from wbtui.analysis.pool import spread
+from wbtui.analysis.rounded import DTYPES, Rounded, prepare_rounded
 from wbtui.analysis.streaming import Stop, poll
 from wbtui.definitions import TokensDefinition
 from wbtui.errors import WeightsError, WorkError
@@ -43,7 +45,8 @@ class TokenTable:
     """One side's token matrix.
 
     Attributes:
-        rows: ``[V, D]``; fp32 in the order of ``ids``, or (lazy) the given tensor in its own order and dtype.
+        rows: ``[V, D]`` in the order of ``ids``, fp32 or (where the product is taken in it) bf16 or fp16; or (lazy) the
+            given tensor in its own order and dtype.
         ids: ``[V]`` int64: token id of each column of a tile, kept ones first.
         n_kept: how many columns are kept, V'.
         lazy: rows are in token order and promoted slice by slice; columns are put in order after the product.
@@ -53,6 +56,7 @@ class TokenTable:
             whose encoder rows have none either (methods 3.1, 3.6). Dot products are the same either way.
         word, whole_word, norms: ``[V]`` by token id.
         n_words: distinct words among the kept tokens.
+        rounded: the matrix in fewer bits, where the product is taken in them.
     """
 
     rows: Tensor
@@ -69,6 +73,7 @@ class TokenTable:
     _position: Tensor
     _centre: _Centre
     flatten: bool = False
+    rounded: Rounded | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -119,13 +124,19 @@ class TokenTable:
         with self._centre.lock:
             if self._centre.value is None:
                 weights = self.kept_weights().double()
-                total = torch.zeros(self.width, dtype=torch.float64, device=self.rows.device)
-                plain = torch.zeros_like(total)
-                for a in range(0, self.n_tokens, _ROWS):
+
+                def sums(a: int) -> tuple[Tensor, Tensor]:
                     poll(stop)
                     part = self.rows[a : a + _ROWS].double()
-                    total += weights[a : a + _ROWS] @ part
-                    plain += part.sum(0)
+                    return weights[a : a + _ROWS] @ part, part.sum(0)
+
+                firsts = range(0, self.n_tokens, _ROWS)
+                on_cpu = self.rows.device.type == "cpu"
+                parts = spread(sums, firsts, self.rows.numel()) if on_cpu else [sums(a) for a in firsts]
+                total, plain = (torch.zeros(self.width, dtype=torch.float64, device=self.rows.device) for _ in range(2))
+                for kept, each in parts:
+                    total += kept
+                    plain += each
                 _require_finite(plain)
                 self._centre.value = total / self.n_kept
             return self._centre.value
@@ -148,6 +159,7 @@ def prepare_side(
     flatten: bool = False,
     device: torch.device | str | None = None,
     lazy: bool = False,
+    product: str = "fp32",
     stop: Stop | None = None,
 ) -> TokenTable:
     """Prepare one side's token matrix.
@@ -163,6 +175,8 @@ def prepare_side(
         flatten: see :class:`TokenTable`.
         device: where to compute; the tensor's own by default.
         lazy: make no fp32 copy: rows stay as they are and are promoted slice by slice (a lone feature).
+        product: ``fp32``, or the bits of the product: ``bf16``, ``fp16``, ``tf32`` (see :mod:`wbtui.analysis.rounded`;
+            not for lazy tables).
 
     Returns:
         The table. An fp32 matrix in which nothing is masked is used as it is, without a copy.
@@ -191,7 +205,9 @@ def prepare_side(
     elif n_kept == n and tokens.dtype == torch.float32:
         rows = tokens.to(target).contiguous()
     else:
-        rows = torch.empty(tokens.shape, dtype=torch.float32, device=target)
+        # A checkpoint in the product's own dtype is kept in it: one copy serves the product and the rows done again.
+        dtype = tokens.dtype if product != "fp32" and tokens.dtype == DTYPES[product] else torch.float32
+        rows = torch.empty(tokens.shape, dtype=dtype, device=target)
         source = ids.to(tokens.device)
         for a in range(0, n, _ROWS):
             poll(stop)
@@ -213,6 +229,9 @@ def prepare_side(
         _centre=_Centre(),
         flatten=flatten,
     )
-    if not lazy:
-        table.centre(stop)
-    return table
+    if lazy:
+        return table
+    centre = table.centre(stop)
+    if product == "fp32":
+        return table
+    return dataclasses.replace(table, rounded=prepare_rounded(rows, product, n_kept, centre, stop=stop))

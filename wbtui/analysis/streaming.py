@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wbtui.analysis.pool import spread
 from wbtui.definitions import TILE_STEP
 from wbtui.errors import Cancelled
 
@@ -27,8 +29,12 @@ Stop = Callable[[], bool]
 
 TILE = 128
 SLICE = 4096
+SLICE_DEVICE = 65_536
+"""Tokens in a slice: a GPU wants few, large kernels."""
 LAZY_ELEMENTS = 1 << 21
 """Elements promoted to fp32 at once: the slice stays in a shared cache until the product has read it."""
+LONE_ELEMENTS = 1 << 17
+"""The same for a few rows, where promoting is the work: half a megabyte stays in the core's own cache."""
 CHUNK = 2048
 CHUNK_DEVICE = 65_536
 """Columns in a chunk: on a CPU two scratches of 128 rows stay in the core's cache; a GPU wants few, large kernels."""
@@ -79,6 +85,22 @@ class TileBuffer:
         return sum(4 * flat.numel() for flat in self._flat.values())
 
 
+_own = threading.local()
+
+
+def own_buffer() -> TileBuffer:
+    """This thread's scratch on the CPU."""
+    if not hasattr(_own, "buffer"):
+        _own.buffer = TileBuffer()
+    buffer: TileBuffer = _own.buffer
+    return buffer
+
+
+def slice_width(x: Tensor) -> int:
+    """Tokens per slice of a product into ``x``."""
+    return SLICE if x.device.type == "cpu" else SLICE_DEVICE
+
+
 def product(
     directions: Tensor,
     tokens: Tensor,
@@ -86,19 +108,19 @@ def product(
     buffer: TileBuffer,
     *,
     stop: Stop | None = None,
-    width: int = SLICE,
+    width: int | None = None,
     column_sum: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """``out[:, v] = directions @ tokens[v]`` in vocabulary slices.
+    """``out[:, v] = directions @ tokens[v]`` in vocabulary slices; on a CPU each by one thread.
 
     Args:
         directions: ``[t, D]`` fp32; ``t`` a multiple of ``TILE_STEP`` where digits must not depend on the company.
-        tokens: ``[V, D]``; other dtypes than fp32 are promoted slice by slice, never as a whole.
+        tokens: ``[V, D]``; other dtypes than fp32 are promoted piece by piece, never as a whole.
         out: ``[t, V]`` fp32, written in place.
-        buffer: scratch for promoted slices.
-        stop: polled before each slice.
+        buffer: scratch for promoted pieces on a device (threads on a CPU have their own).
+        stop: polled before each slice and piece.
         width: slice width.
-        column_sum: ``(weights [V] fp32, total [D] fp64)``: ``total += weights @ tokens`` on the way, while a slice is
+        column_sum: ``(weights [V] fp32, total [D] fp64)``: ``total += weights @ tokens`` on the way, while a piece is
             in the cache.
 
     Raises:
@@ -106,23 +128,36 @@ def product(
     """
     plain = tokens.dtype == torch.float32
     dim = tokens.shape[1]
-    if not plain:
-        width = min(width, max(64, LAZY_ELEMENTS // dim // 64 * 64))
-    for a, b in slices(tokens.shape[0], width):
-        poll(stop)
-        part = tokens[a:b] if plain else buffer.get("promoted", b - a, dim).copy_(tokens[a:b])
-        torch.mm(directions, part.T, out=out[:, a:b])
-        if column_sum is not None:
-            weights, total = column_sum
-            total += torch.mv(part.T, weights[a:b]).double()
+    on_cpu = out.device.type == "cpu"
+    at_once = LAZY_ELEMENTS if len(directions) >= TILE_STEP else LONE_ELEMENTS
+    piece = max(64, at_once // dim // 64 * 64) if on_cpu else SLICE_DEVICE
+
+    def one(bounds: tuple[int, int]) -> Tensor | None:
+        a, b = bounds
+        scratch = own_buffer() if on_cpu else buffer
+        total = torch.zeros_like(column_sum[1]) if column_sum is not None else None
+        for c, d in [(0, b - a)] if plain else slices(b - a, piece):
+            poll(stop)
+            part = tokens[a + c : a + d]
+            if not plain:
+                part = scratch.get("promoted", d - c, dim).copy_(part)
+            torch.mm(directions, part.T, out=out[:, a + c : a + d])
+            if total is not None and column_sum is not None:
+                total += torch.mv(part.T, column_sum[0][a + c : a + d]).double()
+        return total
+
+    bounds = slices(tokens.shape[0], slice_width(out) if width is None else width)
+    totals = spread(one, bounds, tokens.numel()) if on_cpu else [one(each) for each in bounds]
+    if column_sum is not None:
+        for total in totals:
+            column_sum[1].add_(total)
     return out
 
 
-def top_k(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """The ``min(k, V)`` largest (or smallest) entries of each row, best first, equal values by smaller column.
+def best(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The ``min(k, V)`` largest (or smallest) entries of each row, best first; which of equal ones is not said.
 
-    Two levels: the largest ``k + 1`` of a row lie in the ``k + 1`` blocks with the largest maxima, so only those are
-    gathered. The ``k + 1``-th value tells whether a tie straddles the cut; only such rows are scanned whole.
+    Two levels: the largest ``k`` of a row lie in the ``k`` blocks with the largest maxima, so only those are gathered.
 
     Args:
         x: ``[t, V]`` fp32 without NaN.
@@ -131,25 +166,33 @@ def top_k(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
         values ``[t, k]`` and columns ``[t, k]`` (int64).
     """
     t, v = x.shape
-    k = min(k, v)
-    want = min(k + 1, v)
+    want = min(k, v)
     block = 1 << max(0, int(math.log2(max(1.0, v / want)) / 2 + 0.5))
     if block < 4:
         values, columns = x.topk(want, dim=1, largest=largest)
-    else:
-        n_blocks = v // block
-        # Strided blocks: block j holds columns j, j + n_blocks, ...; the reduction then runs over contiguous memory.
-        view = x[:, : n_blocks * block].unflatten(1, (block, n_blocks))
-        best = view.amax(1) if largest else view.amin(1)
-        chosen = best.topk(want, dim=1, largest=largest, sorted=False).indices
-        steps = torch.arange(block, device=x.device) * n_blocks
-        candidates = (chosen[:, None, :] + steps[None, :, None]).flatten(1)
-        if n_blocks * block < v:
-            rest = torch.arange(n_blocks * block, v, device=x.device)
-            candidates = torch.cat([candidates, rest.expand(t, -1)], dim=1)
-        values, index = x.gather(1, candidates).topk(want, dim=1, largest=largest)
-        columns = candidates.gather(1, index)
-    if want > 1:
+        return values, columns
+    n_blocks = v // block
+    # Strided blocks: block j holds columns j, j + n_blocks, ...; the reduction then runs over contiguous memory.
+    view = x[:, : n_blocks * block].unflatten(1, (block, n_blocks))
+    peaks = view.amax(1) if largest else view.amin(1)
+    chosen = peaks.topk(want, dim=1, largest=largest, sorted=False).indices
+    steps = torch.arange(block, device=x.device) * n_blocks
+    candidates = (chosen[:, None, :] + steps[None, :, None]).flatten(1)
+    if n_blocks * block < v:
+        rest = torch.arange(n_blocks * block, v, device=x.device)
+        candidates = torch.cat([candidates, rest.expand(t, -1)], dim=1)
+    values, index = x.gather(1, candidates).topk(want, dim=1, largest=largest)
+    return values, candidates.gather(1, index)
+
+
+def top_k(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """:func:`best`, equal values by smaller column.
+
+    The ``k + 1``-th value tells whether a tie straddles the cut; only such rows are scanned whole.
+    """
+    k = min(k, x.shape[1])
+    values, columns = best(x, k + 1, largest=largest)
+    if values.shape[1] > 1:
         tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
         if len(tied):
             values[tied, :k], columns[tied, :k] = _by_column(x, tied, values[tied], columns[tied], k, largest)

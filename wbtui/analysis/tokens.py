@@ -7,6 +7,7 @@ row's own mean score, and ``mean`` is then 0.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from wbtui import schema
 from wbtui.analysis import coherence, streaming
+from wbtui.analysis.pool import one_thread, spread
+from wbtui.analysis.rounded import RoundedTile, rounded_product
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.analysis.streaming import TILE, Stop, TileBuffer, poll
 
@@ -28,6 +31,8 @@ Rows = dict[str, np.ndarray]
 
 SPARE = 28
 """Candidates beyond ``k_words``: spellings of words already seen. Rows that need more get more, exactly."""
+REDUCED = 32
+"""Rows that one thread reduces at a time on a CPU."""
 FLAT = 4 * float(np.finfo(np.float32).eps)
 """A row whose spread is below this share of its largest score has no spread but rounding."""
 VANISHED = 1e-6
@@ -117,17 +122,16 @@ def token_rows(
         columns |= {f"against.{c.name}": c for c in schema.side_columns("against")}
     data = _definition_data(side)
     out = {name: schema.empty(column, n, data) for name, column in columns.items()}
-    for start in range(0, n, tile):
-        poll(stop)
-        block = directions[start : start + tile].to(device=device, dtype=torch.float32)
-        scores, norm, exponent = score_tile(block, side, buffer, stop=stop)
-        over = None if lengths is None else lengths[start : start + tile]
-        rows = reduce_tile(scores, norm, exponent, side, buffer, lengths=over, want=want, top_cos=top_cos, stop=stop)
-        good = np.flatnonzero((torch.isfinite(norm) & (norm > 0)).cpu().numpy())
-        for name, values in rows.items():
-            out[name][start + good] = values[good]
-        if progress is not None:
-            progress(min(n, start + tile), n)
+    with one_thread() if device.type == "cpu" else contextlib.nullcontext():
+        for start in range(0, n, tile):
+            poll(stop)
+            block = directions[start : start + tile].to(device=device, dtype=torch.float32)
+            over = None if lengths is None else lengths[start : start + tile]
+            rows, good = _tile_rows(block, side, buffer, over, want, top_cos, stop)
+            for name, values in rows.items():
+                out[name][start + good] = values[good]
+            if progress is not None:
+                progress(min(n, start + tile), n)
     return out
 
 
@@ -135,24 +139,72 @@ def _definition_data(side: TokenTable) -> dict[str, object]:
     return {"k_show": side.definition.k_show, "k_words": side.definition.k_words}
 
 
+def _tile_rows(
+    block: Tensor,
+    side: TokenTable,
+    buffer: TileBuffer,
+    lengths: Tensor | None,
+    want: Want,
+    top_cos: bool,
+    stop: Stop | None,
+) -> tuple[Rows, np.ndarray]:
+    """The columns of one tile, and which of its rows are not absent. On a CPU threads reduce blocks of rows."""
+    rows = len(block)
+    scaled = block
+    if side.rounded is None:
+        scores, norm, exponent = score_tile(block, side, buffer, stop=stop)
+    else:
+        scaled, norm, exponent = _scaled(block, side, pad=True)
+        scores = buffer.get("scores", len(scaled), side.n_tokens)
+        rounded_product(scaled, side.rounded, scores, stop=stop)
+    on_cpu = scores.device.type == "cpu"
+    height = REDUCED if on_cpu else len(scores)
+
+    def reduce(first: int) -> Rows:
+        last = min(rows, first + height)
+        own = streaming.own_buffer() if on_cpu else buffer
+        padded = slice(first, first + streaming.padded(last - first))
+        rounded = None
+        if side.rounded is not None:
+            low = (side.rounded, side.rows, side.n_kept, scaled[padded], last - first, scores[padded], own, stop)
+            rounded = RoundedTile(*low)
+        real = slice(first, last)
+        over = None if lengths is None else lengths[real]
+        tile = (scores[padded], norm[real], exponent[real], side, own)
+        return reduce_tile(*tile, lengths=over, want=want, top_cos=top_cos, stop=stop, rounded=rounded)
+
+    firsts = range(0, rows, height)
+    parts = spread(reduce, firsts, scores.numel()) if on_cpu else [reduce(first) for first in firsts]
+    good = np.flatnonzero((torch.isfinite(norm) & (norm > 0)).cpu().numpy())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, good
+
+
+def _scaled(block: Tensor, side: TokenTable, *, pad: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """A tile's directions, each scaled by a power of two (exact), so that the reductions' fp32 powers neither over- nor
+    underflow: ``[t, D]`` (padding and absent rows zero), norms ``[rows]`` fp64, the powers taken out ``[rows]``."""
+    rows = block.shape[0]
+    norm, exponent = _exponents(block)
+    good = torch.isfinite(norm) & (norm > 0)
+    scaled = torch.zeros(
+        (streaming.padded(rows) if pad else rows, side.width), dtype=torch.float32, device=block.device
+    )
+    scaled[:rows] = torch.where(good[:, None], torch.ldexp(block.double(), -exponent[:, None]).float(), 0.0)
+    return scaled, norm, exponent
+
+
 def score_tile(
     block: Tensor, side: TokenTable, buffer: TileBuffer, *, stop: Stop | None = None, pad: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of up to one tile of directions against the whole vocabulary, in the column order of ``side.ids``.
+    """fp32 scores of up to one tile of directions against the whole vocabulary, in the column order of ``side.ids``.
 
-    Each direction is scaled by a power of two (exact), so that the reductions' fp32 powers neither over- nor underflow.
     ``pad=False`` is for provisional rows: the last digits then depend on how many rows there are.
 
     Returns:
-        scores ``[t, V]`` (padding rows are zero), norms ``[rows]`` fp64 and the powers of
-        two taken out ``[rows]``.
+        scores ``[t, V]`` (padding rows are zero), norms ``[rows]`` fp64 and the powers of two taken out of the
+        directions ``[rows]``.
     """
-    rows = block.shape[0]
-    t = streaming.padded(rows) if pad else rows
-    norm, exponent = _exponents(block)
-    good = torch.isfinite(norm) & (norm > 0)
-    scaled = torch.zeros((t, side.width), dtype=torch.float32, device=block.device)
-    scaled[:rows] = torch.where(good[:, None], torch.ldexp(block.double(), -exponent[:, None]).float(), 0.0)
+    scaled, norm, exponent = _scaled(block, side, pad=pad)
+    t = len(scaled)
     scores = buffer.get("scores", t, side.n_tokens)
     gather_centre = side.lazy and not side.has_centre
     total = torch.zeros(side.width, dtype=torch.float64, device=block.device)
@@ -177,15 +229,24 @@ def reduce_tile(
     want: Want,
     top_cos: bool,
     stop: Stop | None = None,
+    rounded: RoundedTile | None = None,
 ) -> Rows:
-    """All columns of one tile of scores (see :func:`score_tile`); rows that are absent hold numbers of no meaning."""
+    """All columns of one tile of scores (see :func:`score_tile`); rows that are absent hold numbers of no meaning.
+
+    ``rounded``: the scores are rounded ones, and this computes again in fp32 what the lists need.
+    """
     definition = side.definition
     rows = len(norm)
     kept, masked = scores[:, : side.n_kept], scores[:, side.n_kept :]
     moments = streaming.moments(kept, buffer, stop=stop)
     wanted = max(definition.k_show, definition.k_sem, definition.k_words + SPARE)
-    top = streaming.top_k(kept[:rows], wanted)
     low = wanted if want == "both" else definition.k_show
+    if rounded is not None:
+        moments = rounded.better(moments)
+        bars = rounded.settle(wanted)
+        rounded.settle(low, largest=False)
+        rounded.settle_masked(bars[:, min(definition.k_sem, side.n_kept) - 1])
+    top = streaming.top_k(kept[:rows], wanted)
     bottom = streaming.top_k(kept[:rows], low, largest=False)
     mean, std = moments.mean[:rows].cpu().numpy(), moments.std[:rows].cpu().numpy()
     highest, lowest = top[0][:, 0].double().cpu().numpy(), bottom[0][:, 0].double().cpu().numpy()
@@ -209,9 +270,9 @@ def reduce_tile(
     out["kurt"] = np.where(flat, np.nan, moments.kurt[:rows].cpu().numpy())
     out["z_min"] = (lowest - mean) / spread
     poll(stop)
-    out |= _shape(kept, top, mean, spread, side, buffer, +1.0, stop)
+    out |= _shape(kept, top, mean, spread, side, buffer, +1.0, stop, rounded)
     if want == "both":
-        against = _shape(kept, bottom, mean, spread, side, buffer, -1.0, stop)
+        against = _shape(kept, bottom, mean, spread, side, buffer, -1.0, stop, rounded)
         out |= {f"against.{name}": values for name, values in against.items()}
     out |= _masked(masked[:rows], top, side, offset, unit)
     if top_cos:
@@ -249,6 +310,7 @@ def _shape(
     buffer: TileBuffer,
     sign: float,
     stop: Stop | None,
+    rounded: RoundedTile | None,
 ) -> Rows:
     """The shape columns of ``sign * z``. ``best`` is the list of that sign, best first."""
     definition = side.definition
@@ -281,7 +343,7 @@ def _shape(
         "word_share": np.where(flat, np.nan, side.whole_word[names].mean(1)),
     }
     poll(stop)
-    out |= _words(kept, z, columns, mean, spread, side, sign, stop)
+    out |= _words(kept, z, columns, mean, spread, side, sign, stop, rounded)
     return out
 
 
@@ -294,6 +356,7 @@ def _words(
     side: TokenTable,
     sign: float,
     stop: Stop | None,
+    rounded: RoundedTile | None,
 ) -> Rows:
     """z and token of the k-th best distinct word. Rows whose candidates run out are searched with more, exactly."""
     k = side.definition.k_words
@@ -310,6 +373,9 @@ def _words(
             break
         poll(stop)
         rows, candidates = short, candidates * 4
+        if rounded is not None:
+            for row in rows:
+                rounded.settle(candidates, largest=sign > 0, row=int(row))
         parts = [streaming.top_k(kept[int(row)][None], candidates, largest=sign > 0) for row in rows]
         ids = np.concatenate([side.ids[found_columns].cpu().numpy() for _, found_columns in parts])
         values = np.concatenate([found_values.double().cpu().numpy() for found_values, _ in parts])

@@ -44,6 +44,7 @@ def doctor(as_json: bool, no_devices: bool) -> int:
         checks += [*machine.folders(), machine.cache(), machine.notes(), machine.service()]
     if not no_devices:
         checks += machine.devices()
+        checks += machine.kernels()
     if as_json:
         print_json({"wbtui": __version__, "checks": [dataclasses.asdict(check) for check in checks]})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from wbtui.analysis.mask import neighbour_counts
 from wbtui.compute.memory import tile_for, used_and_total
 from wbtui.compute.weights import Weights
 from wbtui.definitions import MaskDefinition, NullDefinition
-from wbtui.errors import WeightsError, WorkError
+from wbtui.errors import WbtuiError, WeightsError, WorkError
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
 TILE = 128
+DEVICE_TILES = 8
+"""Tiles that a GPU takes at once where its memory allows: one is over sooner than its kernels are launched."""
 
 
 def _never() -> bool:
@@ -74,7 +77,11 @@ def compute_shard(
     spec = ProductSpec.from_json(task.spec)
     product = Product(cache, spec)
     if task.kind == "assemble":
-        product.assemble(task.facts)
+        facts = dict(task.facts)
+        if spec.analysis in ("tokens", "null"):
+            with contextlib.suppress(WbtuiError):  # a model that has gone since: its shards are here all the same
+                facts["dtype"] = Weights(cache, spec, task.device).kernels(measure=False).dtype
+        product.assemble(facts)
         return str(product.path)
     if product.has(task.start, task.stop):  # another daemon or machine on the same cache was faster
         progress(1.0)
@@ -97,6 +104,7 @@ def compute_shard(
     if spec.analysis in schema_attention.ANALYSES:
         from wbtui.compute.attention import head_rows
 
+        Weights(cache, spec, task.device).kernels()
         columns = head_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
     elif spec.analysis in schema_neighbours.ANALYSES:
         from wbtui.compute.neighbours import neighbour_rows
@@ -127,7 +135,7 @@ def _rows(
         progress(done / of)
 
     writes, reads = weights.tables()
-    tile = tile_for(task.tile, len(writes.ids), task.device)
+    tile = tile_for(task.tile * (DEVICE_TILES if task.device.startswith("cuda") else 1), len(writes.ids), task.device)
     common: dict[str, Any] = {**weights.norm, "tile": tile, "stop": stop, "progress": step}
     if spec.analysis == "tokens":
         decoder = weights.sae.decoder_rows(task.start, task.stop)

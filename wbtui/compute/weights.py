@@ -14,6 +14,7 @@ from wbtui import schema, settings
 from wbtui.analysis import nulls
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
+from wbtui.compute.kernels import Kernels, kernels_for
 from wbtui.compute.resident import Resident
 from wbtui.definitions import NullDefinition, TokensDefinition, tokens_from_json
 from wbtui.errors import WeightsError, WorkError
@@ -89,6 +90,11 @@ class Weights:
         key = ("sae", info.path, (self.spec.identity.get("sae") or {}).get("fingerprint"))
         return self._get(key, lambda: SaeSource(info, self.checkpoint), lambda _: 0)
 
+    def kernels(self, *, measure: bool = True) -> Kernels:
+        """How this machine multiplies with the model's token matrices."""
+        dims = self.checkpoint.dims
+        return kernels_for(self.cache, self.device, dims.d_vocab * dims.d_model, measure=measure)
+
     def matrix(self, role: str) -> torch.Tensor:
         """The token matrix [d_vocab, d_model] of a role, unscaled, in the checkpoint's dtype."""
         return self.output.tokens if role == "unembedding" else self.input.tokens
@@ -102,7 +108,8 @@ class Weights:
         vocab = Columns(self.cache / self.spec.model["vocab"] / "columns.safetensors")
         keeps = {side: self._keep(side, vocab) for side in schema.SIDES}
         names = tuple(keeps[side][1] for side in schema.SIDES)
-        key = ("tables", *names, str(sorted(self.definition_json.items())))
+        product = self.kernels(measure=not lazy).product
+        key = ("tables", *names, str(sorted(self.definition_json.items())), product)
 
         def make(as_lazy: bool) -> tuple[TokenTable, TokenTable]:
             try:
@@ -121,6 +128,7 @@ class Weights:
                     definition=self.definition,
                     device=self.device,
                     lazy=as_lazy,
+                    product=product,
                     **values,
                 )
 

@@ -56,6 +56,23 @@ def devices(command: Sequence[str] = (sys.executable, "-c", ASK_TORCH), within: 
     return out
 
 
+def kernels() -> list[Check]:
+    """What workers of this cache measured about products, each device once (``wbtui.compute.kernels``)."""
+    out = []
+    for path in sorted((paths.cache_dir() / "machine").glob("*.json")):
+        try:
+            data = json.loads(path.read_text())
+            rates = ", ".join(f"{name} {float(rate):.0f}" for name, rate in data["gflops"].items())
+            chosen = f"{data['product']}{', oneDNN' if data['onednn'] else ''}"
+            threads = f", {data['threads']} threads" if data["threads"] else ""
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            out.append(Check("products", "note", f"{path}: says nothing", "measured again when needed"))
+            continue
+        where = path.name.partition("-")[0]
+        out.append(Check(f"products {where}", "ok", f"{chosen}{threads} of {rates} GFLOP/s", "setting `product`"))
+    return out
+
+
 def folders() -> list[Check]:
     """Whether each folder can be written, or made."""
     out = []
