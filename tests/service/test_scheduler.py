@@ -232,6 +232,18 @@ def test_a_product_that_another_machine_finished_is_not_done_again():
     assert first.state == "done"
 
 
+def test_every_change_of_a_job_says_all_that_a_list_shows():
+    """A list that hears of a job by events alone has its priority, its products and how far it is."""
+    scheduler = Scheduler(["w"])
+    scheduler.add_job(PLAN, Priority.BATCH, "a", 0.0)
+    drain_all(scheduler)
+    events = [e for e in scheduler.drain()[0] if e["event"] == "job"]
+    assert [e["state"] for e in events] == ["queued", "running", "done"]
+    assert {e["priority"] for e in events} == {"batch"} and all(e["products"] for e in events)
+    assert [e["fraction"] for e in events][::2] == [0.0, 1.0]
+    assert events[-1]["rows_done"] == events[-1]["rows"] == sum(p["rows"] for p in events[0]["products"])
+
+
 def test_events_tell_what_landed_and_progress_counts_rows():
     scheduler = Scheduler(["w"])
     job = scheduler.add_job([product("tokens", 2)], Priority.BATCH, "a", 0.0, label="demo@L0")

@@ -122,7 +122,7 @@ class Engine:
         events, answers = self.scheduler.drain()
         for event in events:
             if event["event"] in ("job", "product", "retry"):
-                log.info("%s", {k: v for k, v in event.items() if k != "cache"})
+                log.info("%s", {k: v for k, v in event.items() if k not in ("cache", "products")})
             self._tell(lambda event=event: self.on_event(event))  # type: ignore[misc]
         for waiter, outcome in answers:
             self._tell(lambda waiter=waiter, outcome=outcome: self.on_answer(waiter, outcome))  # type: ignore[misc]
@@ -230,11 +230,11 @@ class Engine:
         return out
 
     def _tell_devices(self) -> None:
-        """Memory, to those who watch, where it moved by a twentieth of a gigabyte."""
+        """What workers are at and memory, to those who watch, where either changed (memory by a twentieth of a
+        gigabyte)."""
         found = {
-            d["name"]: [d.get("device", d["name"]), *(round(n / 5e7) for n in d["memory"])]
+            d["name"]: [d.get("device"), d["alive"], d["at"], *(round(n / 5e7) for n in d.get("memory") or ())]
             for d in self.devices()
-            if d.get("memory")
         }
         if found != self._memory:
             self._memory = found

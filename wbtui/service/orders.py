@@ -211,7 +211,8 @@ class Orders:
         self._served = {owner: served for owner, served in self._served.items() if owner in owners}
 
     def _event(self, name: str, job: Job, **fields: Any) -> None:
-        self._events.append({"event": name, "job": job.id, "label": job.label, **fields})
+        stands = report.standing(job, self.products)
+        self._events.append({"event": name, "job": job.id, "label": job.label, **stands, **fields})
 
     def _product_event(self, name: str, product: ProductWork, **fields: Any) -> None:
         about = {"analysis": product.planned.analysis, "key": product.planned.key, "relative": product.planned.relative}

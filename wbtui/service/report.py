@@ -61,6 +61,23 @@ def describe(
     }
 
 
+def standing(job: Job, known: Mapping[str, ProductWork]) -> dict[str, Any]:
+    """A job without what runs this moment: what its every change of state is told with, so that no listener has to ask.
+
+    Returns:
+        dict: priority, products, rows_done, rows, fraction, as in :func:`describe`.
+    """
+    shown = summary([known[p] for p in job.products]) if job.live else job.summary
+    total, rows_done = sum(p["rows"] for p in shown), sum(p["rows_done"] for p in shown)
+    return {
+        "priority": job.priority.name.lower(),
+        "products": shown,
+        "rows_done": rows_done,
+        "rows": total,
+        "fraction": round(rows_done / total, 6) if total else float(job.state == "done"),
+    }
+
+
 def summary(products: Iterable[ProductWork]) -> list[dict[str, Any]]:
     """Products in short, as plain data."""
     return [

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from wbtui.display import fit, safe_token_text
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.tui import keymap
 from wbtui.tui import messages as say
-from wbtui.tui.draw.frame import ANALYSES, SERVICE_WORDS, duration
-from wbtui.tui.draw.line import Line, cut, rule, wrap
+from wbtui.tui.draw.jobs import LIVE, in_order, job_lines
+from wbtui.tui.draw.line import Line, rule, wrap
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.reading import ReadingScreen
 from wbtui.tui.widgets.card import Card
 
-LIVE = ("queued", "running")
-
 
 class JobsScreen(WbScreen):
-    """Jobs, newest first; the cursor's job with its products."""
+    """Jobs: what runs, what waits, what has ended; the cursor's job with its products."""
 
     CONTEXT = "jobs"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("jobs")]
@@ -31,8 +28,11 @@ class JobsScreen(WbScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.at = 0
+        self.job: int | None = None
+        """The cursor's job by number: the list moves under it, and ``x`` must not hit another. None: the first."""
         self.note = ""
+        self._service_line = ""
+        """What was last said of the service itself, not of a key."""
 
     def body(self) -> ComposeResult:
         """The list."""
@@ -52,37 +52,50 @@ class JobsScreen(WbScreen):
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
-        """Live ones first, then the newest."""
-        known = self.wb.desk.jobs.values()
-        return sorted(known, key=lambda j: (j.get("state") not in LIVE, -int(j["job"])))
+        """As they are listed."""
+        return in_order(self.wb.desk.jobs.values())
+
+    @property
+    def at(self) -> int:
+        """The cursor's row."""
+        return next((n for n, job in enumerate(self.jobs) if job["job"] == self.job), 0)
 
     def fit(self) -> None:
         """Draw."""
         card = self.query_one("#text", Card)
-        jobs = self.jobs
-        self.at = max(0, min(self.at, len(jobs) - 1))
         desk = self.wb.desk
-        lines = job_lines(jobs, self.at, desk.state, self.note, card.inner_width, desk.devices)
-        card.set_lines(lines[: card.size.height])
+        card.set_lines(
+            job_lines(
+                self.jobs, self.at, desk.state, self.note, card.inner_width, desk.devices, height=card.size.height
+            )
+        )
+
+    def _move(self, by: int) -> None:
+        jobs = self.jobs
+        if jobs:
+            self.job = jobs[max(0, min(self.at + by, len(jobs) - 1))]["job"]
+        self.fit()
 
     def on_job_moved(self, message: say.JobMoved) -> None:
         """Redraw."""
         self.fit()
 
     def on_service_changed(self, message: say.ServiceChanged) -> None:
-        """Redraw."""
-        self.note = message.line or self.note
+        """What was said of the service holds until it stands otherwise; another service counts its jobs anew."""
+        if message.line or self.note == self._service_line:
+            self.note = message.line
+        self._service_line = message.line
+        if message.state != "up":
+            self.job = None
         self.fit()
 
     def action_down(self) -> None:
         """Down."""
-        self.at += 1
-        self.fit()
+        self._move(1)
 
     def action_up(self) -> None:
         """Up."""
-        self.at -= 1
-        self.fit()
+        self._move(-1)
 
     def action_cancel(self) -> None:
         """Cancel the job under the cursor."""
@@ -200,76 +213,3 @@ def log_end(lines: int = 200) -> list[str]:
     except OSError as error:
         return [f"{place}: {error.strerror or error}"]
     return text.splitlines()[-lines:] or ["nothing yet"]
-
-
-def device_lines(devices: Sequence[Mapping[str, Any]], width: int) -> list[Line]:
-    """One line for each worker: its device, memory in use by anyone and in all, what it is at."""
-    out: list[Line] = []
-    for device in devices:
-        memory = device.get("memory")
-        text = ""
-        if isinstance(memory, list) and len(memory) == 2:
-            used, total = (float(n) / 2**30 for n in memory)
-            filled = round(min(max(used / total, 0.0), 1.0) * 20) if total else 0
-            text = f"{'█' * filled}{'░' * (20 - filled)} {used:.1f} of {total:.1f} GiB in use (by anyone)"
-        at = str(device.get("at") or ("idle" if device.get("alive") else "asleep"))
-        name = fit(safe_token_text(str(device.get("device") or device.get("name"))), 9)
-        out.append(cut([(f"  {name} ", "text"), (fit(safe_token_text(at), 9) + " ", "text"), (text, "dim")], width))
-    return out
-
-
-def job_lines(
-    jobs: list[dict[str, Any]],
-    at: int,
-    service: str,
-    note: str,
-    width: int,
-    devices: Sequence[Mapping[str, Any]] = (),
-) -> list[Line]:
-    """The screen's text."""
-    words, role = SERVICE_WORDS[service]
-    out: list[Line] = [[("JOBS", "strong"), ("   ", "text"), (words or "service not asked yet", role)]]
-    if note:
-        out += wrap(safe_token_text(note).split(), width, "warn")
-    out += device_lines(devices, width)
-    out.append([])
-    if not jobs:
-        out.append([("nothing runs, nothing waits", "dim")])
-        return out
-    label_width = max(16, min(44, width - 52))
-    head = f"  {'job':>4}  {fit('what', label_width)} {fit('state', 10)} {'done':>6}  {'left':>7}  priority"
-    out.append([(head, "head")])
-    for n, job in enumerate(jobs):
-        state = str(job.get("state", ""))
-        live = state in LIVE
-        eta = job.get("eta")
-        left = duration(float(eta)) if live and isinstance(eta, (int, float)) else ""
-        share = float(job.get("fraction") or 0.0) * 100
-        label = safe_token_text(str(job.get("label") or "…"))
-        line: Line = [("▸ " if n == at else "  ", "strong"), (f"{job['job']:>4}  ", "dim")]
-        line += [(fit(label, label_width) + " ", "text" if live else "dim")]
-        line += [(fit(state, 10), "error" if state == "failed" else "text" if live else "dim")]
-        line += [(f" {share:>4.0f} %  {left:>7}  ", "text" if live else "dim"), (str(job.get("priority", "")), "dim")]
-        out.append(cut(line, width))
-    job = jobs[at]
-    out += [[], rule(width, f"JOB {job['job']}")]
-    error = job.get("error")
-    if isinstance(error, dict):
-        out += wrap(safe_token_text(WbtuiError.from_json(error).line()).split(), width, "error")
-    for product in job.get("products") or []:
-        if not isinstance(product, dict):
-            continue
-        rows, done = int(product.get("rows") or 0), int(product.get("rows_done") or 0)
-        state = str(product.get("state", ""))
-        name = ANALYSES.get(str(product.get("analysis")), str(product.get("analysis")))
-        amount = f"{done:,} of {rows:,}" if rows else ""
-        share_ = done / rows if rows else float(state == "complete")
-        filled = round(min(max(share_, 0.0), 1.0) * 20)
-        out.append(
-            cut(
-                [(fit(name, 16), "text"), ("█" * filled, "reads"), ("░" * (20 - filled), "faint"),
-                 (f"  {amount:>20}  ", "dim"), (state, "dim")],
-                width,
-            )
-        )  # fmt: skip
-    return out
