@@ -116,8 +116,19 @@ def test_memory_is_in_the_status_and_told_to_those_who_watch(here):
         wait_until(lambda: client.status()["workers"][0].get("memory"), what="a pulse with memory")
         [worker] = client.status()["workers"]
         assert worker["memory"] == [3 << 30, 24 << 30] and worker["device"] == "cpu"
-        event = next(e for e in client.events(DEADLINE) if e["event"] == "devices")
-        assert event["devices"][0]["memory"] == [3 << 30, 24 << 30]
+        told = (e["devices"][0] for e in client.events(DEADLINE) if e["event"] == "devices")
+        assert next(device for device in told if device.get("memory"))["memory"] == [3 << 30, 24 << 30]
+
+
+def test_those_who_watch_are_told_when_a_device_begins_and_ends_work(here):
+    gate = here.root / "gate"
+    with here.client() as client:
+        client.call("watch")
+        client.compute(here.request(gate=str(gate), products=[["tokens", 32, 32]]))
+        told = (e["devices"][0] for e in client.events(DEADLINE) if e["event"] == "devices")
+        assert next(device for device in told if device["at"])["at"] == "shard"
+        gate.touch()
+        assert next(device for device in told if not device["at"])["busy"] is False
 
 
 async def test_who_connects_later_is_told_the_devices_at_once(running):
