@@ -53,6 +53,19 @@ def test_what_is_written_to_a_terminal_that_has_gone_is_thrown_away_and_no_one_w
     assert broken.tries == 1
 
 
+def test_a_terminal_that_is_full_has_not_gone() -> None:
+    class Full(Broken):
+        def write(self, text: str) -> int:
+            self.tries += 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    full = Full()
+    line = Line(full)  # type: ignore[arg-type]
+    line.write("a")
+    line.write("b")
+    assert full.tries == 2 and not line.gone
+
+
 def test_the_end_of_a_terminal_is_heard_without_a_signal() -> None:
     ours, theirs = pty.openpty()
     gone = threading.Event()

@@ -35,6 +35,8 @@ class Line:
         if not self.gone:
             try:
                 act()
+            except BlockingIOError:  # another program left it non-blocking: it is full, not gone
+                pass
             except (OSError, ValueError):  # ValueError: closed
                 self.gone = True
 
