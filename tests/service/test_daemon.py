@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import resource
@@ -74,7 +75,9 @@ async def test_a_thousand_hostile_frames_leave_the_daemon_well(running):
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-async def test_a_hundred_thousand_hostile_frames(running):
+async def test_a_hundred_thousand_hostile_frames(running, monkeypatch):
+    # pytest keeps every line of the log, a kilobyte for each frame, in the process that is measured
+    monkeypatch.setattr(logging.getLogger("wbtui.service"), "disabled", True)
     await hostile(running, 1500, seed=5)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert await hostile(running, 100_000, seed=4) > 50_000
