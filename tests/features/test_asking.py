@@ -97,4 +97,5 @@ def test_every_column_of_an_answer_is_explained() -> None:
     assert {*FIND, *EDGES} <= MEANINGS.keys()
     names = [entry.name for entry in questions_glossary()]
     assert len(set(names)) == len(names) and {"score", "tail", "rank", "weight", "r", "flow class"} <= set(names)
+    assert {"mutual", "matched", "lost, new", "split", "kept class", "assignment", "effective rank"} <= set(names)
     assert all(entry.meaning and entry.source for entry in questions_glossary())

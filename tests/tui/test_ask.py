@@ -12,6 +12,7 @@ import pytest
 
 from tests.tui.place import FakeClient, Place, screen_text, settled, until
 from wbtui.errors import ServiceError, UsageError
+from wbtui.notes.store import NoteStore, Site, site_of
 from wbtui.tui.draw.answer import cell, columns_for, detail_lines, header, row_line
 from wbtui.tui.draw.line import text_of, width_of
 from wbtui.tui.screens.answer import AnswerScreen
@@ -111,6 +112,13 @@ async def type_in(pilot: Any, text: str) -> None:
     await pilot.pause()
 
 
+def marked_elsewhere(store: NoteStore, site: Site) -> dict[str, list[int]]:
+    """Marks on disk of all SAEs but one."""
+    found = {s.address.rpartition("@")[2]: store.load(s).marks.nonzero()[0].tolist() for s, _ in store.saes()
+             if s.sae != site.sae}  # fmt: skip
+    return {name: marks for name, marks in found.items() if marks}
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_find_mark_export_and_open(
     ready: Place, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,6 +147,14 @@ async def test_find_mark_export_and_open(
         assert [(r["sae"], r["rank"]) for r in screen.rows] == [("L1", 1), ("L2", 1), ("L1", 4), ("L2", 4)]
         await pilot.press("m", "down", "m")
         assert len(screen.marks) == 2 and "2 marked" in screen_text(app)
+        # kept as marks of the features' own tables, here in the SAE that is open and (below) in another
+        await until(pilot, lambda: screen.main.view.marks.numbers().tolist() == [10, 11], "the marks in the table")
+        await pilot.press("home", "down", "m")
+        other = NoteStore()
+        site = site_of(screen.main.opened.table.origin)
+        await until(pilot, lambda: marked_elsewhere(other, site) == {"L2": [20]}, "the mark in the other SAE")
+        await pilot.press("home", "down", "m")
+        await until(pilot, lambda: marked_elsewhere(other, site) == {}, "the mark is taken back")
         await pilot.press("x")
         await until(pilot, lambda: "wrote 2 rows" in screen.notice[0], "the file")
         (path,) = tmp_path.glob("*-find.csv")

@@ -497,6 +497,7 @@ MATCH: tuple[Key, ...] = (
     Key("match-show", ("f",), "f", "show", "the list's features as a filtered table", "match", "in the table", 5),
     Key("match-other", ("b",), "b", "other", "choose another SAE to match with", "match", "other SAE", 7),
     Key("match-export", ("e",), "e", "export", "write figures and lists as JSON and CSV", "match", "export", 6),
+    Key("match-glossary", ("D",), "D", "glossary", "what every number means", "match", "define", 9),
     Key("match-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "match"),
     Key("match-help", ("question_mark", "f1"), "?", "help", "all keys", "match", "help", 8),
     Key("match-back", ("escape", "q", "equals_sign"), "Esc", "back", "back", "match", "back", 0),

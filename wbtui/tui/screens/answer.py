@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from wbtui.address import Address, parse_address
 from wbtui.errors import Cancelled, UsageError, WbtuiError
 from wbtui.features import answers
 from wbtui.features.asking import parse
+from wbtui.notes.store import site_of
 from wbtui.tui import keymap
 from wbtui.tui.clipboard import copy_text
 from wbtui.tui.draw import frame
@@ -382,10 +384,29 @@ class AnswerScreen(WbScreen):
         self.rearrange()
 
     def action_mark(self) -> None:
-        """Mark, and step down."""
+        """Mark, and step down; the mark is kept as one made in the feature's own table."""
         if self.rows:
-            self.marks ^= {self.key(self.rows[self.at])}
+            row = self.rows[self.at]
+            key = self.key(row)
+            self.marks ^= {key}
+            self.run_worker(self._keep(str(row["sae"]), int(row["feature"]), key in self.marks), group="keep")
             self._move(self.at + 1)
+
+    async def _keep(self, sae: str, feature: int, on: bool) -> None:
+        """Mark a feature among what is kept of its SAE; the table below shows it at once where it is of that SAE."""
+        main = self.main
+        if main.opened is not None and main.opened.sae.name == sae:
+            if (feature in main.view.marks) != on:
+                main.set_view(replace(main.view, marks=main.view.marks.toggled(feature)))
+            return
+        try:
+            opened = await self._opened_at(Address(self.opened.model.name, sae))
+            site = site_of(opened.table.origin)
+            wanted = ([feature], []) if on else ([], [feature])
+            await self.wb.keeper.change(site, lambda store: store.set_marks(site, *wanted))
+        except WbtuiError as error:
+            self.notice = (f"the mark is not kept: {error.line()}", "warn")
+            self.draw()
 
     def action_filter(self) -> None:
         """The filter bar."""

@@ -68,7 +68,7 @@ class GlossaryScreen(ReadingScreen):
         from wbtui.features.glossary_questions import OURS as WBTUI
         from wbtui.features.glossary_questions import questions_glossary
 
-        out = [rule(width, "FIND, EDGES AND FLOW", "input-independent")]
+        out = [rule(width, "FIND, EDGES, FLOW, MATCH, SET", "input-independent")]
         for entry in questions_glossary():
             named = [] if entry.source == WBTUI else [f"[{entry.source}]"]
             body = wrap([*entry.meaning.split(), *named], width - 26, "text") or [[]]
