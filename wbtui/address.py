@@ -1,9 +1,11 @@
 """One address string for command line, palette, clipboard and export: ``MODEL[@SAE[#FEATURE]]``.
 
 Split at the last ``#`` that is followed by digits only, then at the last ``@``. ``%40`` and ``%23`` (and ``%25``)
-escape ``@``, ``#`` and ``%`` inside a part. A path begins with ``/``, ``./``, ``../`` or ``~``. A Hub revision is
-``org/name:rev``. A page of Neuronpedia (``neuronpedia.org/MODEL/SOURCE/INDEX``) is an address too: of the SAE here that
-it shows (:mod:`wbtui.catalog.neuronpedia`).
+escape ``@``, ``#`` and ``%`` inside a part; what cannot be printed (a control, a bidi override, a byte that is no
+UTF-8: names of folders can hold them all) is written as ``%`` and two digits a byte, so that an address can always be
+shown and copied. A path begins with ``/``, ``./``, ``../`` or ``~``. A Hub revision is ``org/name:rev``. A page of
+Neuronpedia (``neuronpedia.org/MODEL/SOURCE/INDEX``) is an address too: of the SAE here that it shows
+(:mod:`wbtui.catalog.neuronpedia`).
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ def parse_address(text: str) -> Address:
     whole = text.strip()
     if not whole:
         raise UsageError("an empty address", _LIKE)
-    if any(ord(c) < 32 or ord(c) == 127 for c in whole):
-        raise UsageError(f"address {whole!r} has control characters", _LIKE)
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in whole) or "%00" in whole:
+        do = "write them as % and two digits, as in %1b"
+        raise UsageError(f"address {whole!r} has control characters", _LIKE, do)
     if "neuronpedia.org" in whole.casefold():
         from wbtui.catalog import neuronpedia  # the registry is read for this alone
 
@@ -77,11 +80,19 @@ def is_path(name: str) -> bool:
 
 
 def _escape(part: str) -> str:
-    return part.replace("%", "%25").replace("@", "%40").replace("#", "%23")
+    part = part.replace("%", "%25").replace("@", "%40").replace("#", "%23")
+    if part.isprintable():
+        return part
+    return "".join(c if c.isprintable() else "".join(f"%{byte:02x}" for byte in _bytes(c)) for c in part)
+
+
+def _bytes(char: str) -> bytes:
+    """UTF-8; a byte that was none (``surrogateescape``, as in names of files) is itself again."""
+    return char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")
 
 
 def _unescape(part: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        return {"40": "@", "23": "#", "25": "%"}.get(match.group(1), match.group(0))
+    def some(match: re.Match[str]) -> str:
+        return bytes.fromhex(match.group(0).replace("%", "")).decode("utf-8", "surrogateescape")
 
-    return re.sub(r"%(40|23|25)", one, part)
+    return re.sub(r"(?:%(?:40|23|25|[01][0-9a-fA-F]|7[fF]|[89a-fA-F][0-9a-fA-F]))+", some, part)

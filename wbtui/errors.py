@@ -31,8 +31,9 @@ class WbtuiError(Exception):
             parts.append(f"expected {self.expected}")
         if self.do:
             parts.append(self.do)
-        line = " ".join("; ".join(parts).split())
-        return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in line)
+        from wbtui.display import safe_token_text
+
+        return safe_token_text(" ".join("; ".join(parts).split()) or "unknown error")
 
     def to_json(self) -> dict[str, str]:
         """The error as it travels between the service and a client."""

@@ -66,6 +66,14 @@ async def test_from_the_first_start_to_the_next_morning(
         await pilot.press("enter")
         await until(pilot, lambda: main.editor is None)
 
+        pinned = main.view.cursor
+        await pilot.press("p", "j")
+        await until(pilot, lambda: main.view.page == "compare" and len(main.cosines) > 0, "both side by side")
+        text = screen_text(app)
+        assert f"COMPARE  {main.view.sae} #{pinned} : {main.view.sae} #{main.view.cursor}" in text
+        await pilot.press("escape")
+        await settled(pilot)
+
         await pilot.press("slash", "end", "ctrl+u")
         await type_text(pilot, "marked note:ann")
         await until(pilot, lambda: main.rows.order.tolist() == [tagged])

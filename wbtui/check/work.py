@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wbtui.display import safe_lines
 from wbtui.errors import WbtuiError, WorkError
 
 TOLERANCE = 1e-3
@@ -84,7 +85,8 @@ def main() -> None:
     sys.stdout = sys.stderr  # libraries print what they like; stdout is the answer
     be_safe()
     try:
-        answer = check(json.load(sys.stdin), lambda text: print(f"wbtui: {text}", file=sys.stderr, flush=True))
+        request = json.load(sys.stdin)
+        answer = check(request, lambda text: print(safe_lines(f"wbtui: {text}"), file=sys.stderr, flush=True))
     except WbtuiError as error:
         answer = {"error": error.to_json()}
     except MemoryError:

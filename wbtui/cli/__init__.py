@@ -6,6 +6,7 @@ stdout is data, stderr is words. Exit codes: 0 done, 1 work failed, 2 usage, 3 s
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ import traceback
 import click
 
 from wbtui import __version__, paths, settings
+from wbtui.display import safe_lines
 from wbtui.errors import WbtuiError
 
 
@@ -68,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         print("wbtui: interrupted", file=sys.stderr)
         code = 130
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)  # it repeats what was typed
+        print(safe_lines(words.getvalue().rstrip("\n")), file=sys.stderr)
         code = error.exit_code
     except WbtuiError as error:
         print(f"wbtui: {error.line()}", file=sys.stderr)
@@ -88,19 +92,17 @@ def _internal(error: Exception) -> int:
     """A fault of ours: one line for the user, the traceback in the log."""
     try:
         if settings.get("debug"):
-            traceback.print_exc()
+            print(safe_lines(traceback.format_exc()), file=sys.stderr)
             return 1
         place = paths.log_dir() / "crash.log"
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("a", encoding="utf-8", errors="backslashreplace") as log:  # `open` is a command here
-            traceback.print_exc(file=log)
+            log.write(safe_lines(traceback.format_exc()))
         where = f"the traceback is in {place}"
     except (OSError, WbtuiError):
         where = "set WBTUI_DEBUG=1 to see the traceback"
-    print(
-        f"wbtui: a fault in wbtui itself: {type(error).__name__}: {' '.join(str(error).split())}; {where}",
-        file=sys.stderr,
-    )
+    what = f"wbtui: a fault in wbtui itself: {type(error).__name__}: {' '.join(str(error).split())}; {where}"
+    print(safe_lines(what), file=sys.stderr)
     return 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json, print_table
+from wbtui.cli.common import address_of, print_json, print_table, say, status_line
 from wbtui.cli.compute import check_device, work_options
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
@@ -149,7 +149,7 @@ def find(
     def part(found: dict[str, Any]) -> None:
         seen.append(str(found["sae"]["sae"]))
         if not quiet and sys.stderr.isatty():
-            click.echo(f"\rwbtui: scored {', '.join(seen[-6:])}  ", nl=False, err=True)
+            status_line(f"wbtui: scored {', '.join(seen[-6:])}")
 
     args = {"query": query, "all_layers": all_layers, "top": top, "at": at}
     answer = ask(
@@ -157,12 +157,12 @@ def find(
         definition=definition, device=device, no_daemon=no_daemon, timeout=timeout, on_part=part,
     )  # fmt: skip
     if seen and not quiet and sys.stderr.isatty():
-        click.echo(err=True)
+        say(err=True)
     rows = answers.filtered(answer["hits"], filter_)
     rows = answers.ordered(rows, column, descending)
     if output is not None:
         paths = answers.write(output, rows, answers.FIND, answer)
-        click.echo(f"{len(rows)} features written to {paths[0]}", err=True)
+        say(f"{len(rows)} features written to {paths[0]}", err=True)
     elif as_json:
         print_json({"schema": "wbtui.find/1", **answer, "hits": rows})
     else:
@@ -197,7 +197,7 @@ def _print_find(answer: dict[str, Any], rows: list[Any]) -> None:
     from wbtui.features.answers import tail_text, value, words_text
 
     for line in meaning_lines(answer):
-        click.echo(f"wbtui: {line}", err=True)
+        say(f"wbtui: {line}", err=True)
     header = ["feature", "score", "cos", "z", "tail", "rank", "other words" if answer["words"] else "words"]
     table = [
         [
@@ -247,7 +247,7 @@ def edges(
     if output is not None:
         rows = answers.edge_rows(answer)
         paths = answers.write(output, rows, answers.EDGES, answer)
-        click.echo(f"{len(rows)} edges written to {paths[0]}", err=True)
+        say(f"{len(rows)} edges written to {paths[0]}", err=True)
     elif as_json:
         print_json({"schema": "wbtui.edges/1", **answer})
     else:
@@ -257,7 +257,7 @@ def edges(
 def _print_edges(answer: dict[str, Any]) -> None:
     from wbtui.features.answers import tail_text, value, words_text
 
-    click.echo(f"{answer['address']}  {words_text(answer['words'])}")
+    say(f"{answer['address']}  {words_text(answer['words'])}")
     titles = {
         "up": "UP  features whose decoder its encoder answers to, d_j · e_i",
         "down": "DOWN  features whose encoder answers to its decoder, d_i · e_j",
@@ -267,11 +267,11 @@ def _print_edges(answer: dict[str, Any]) -> None:
         part = answer[name]
         if name == "heads" and part.get("layer") is not None:
             title += f", heads of layer {part['layer']}"
-        click.echo(f"\n{title}")
+        say(f"\n{title}")
         if part["absent"]:
-            click.echo(f"  – {part['absent']}")
+            say(f"  – {part['absent']}")
             continue
-        click.echo(f"  {part['count']:,} edges, sum of sizes {part['total']:.4g}; input-independent")
+        say(f"  {part['count']:,} edges, sum of sizes {part['total']:.4g}; input-independent")
         table = [
             [
                 row["address"], row["via"], f"{row['weight']:+.3f}", f"{100 * value(row, 'share'):.2f} %",
@@ -323,8 +323,8 @@ def flow(
             io.write_bytes(svg, flow_svg(answer).encode("utf-8"))
         except OSError as error:
             raise StoreError(f"{svg}: {error.strerror or error}", "a folder that can be written") from None
-        click.echo(f"written to {svg}", err=True)
+        say(f"written to {svg}", err=True)
     if as_json:
         print_json({"schema": "wbtui.flow/1", **answer})
     elif svg is None:
-        click.echo("\n".join(flow_lines(answer)))
+        say("\n".join(flow_lines(answer)))

@@ -10,7 +10,7 @@ import click
 
 from wbtui import paths
 from wbtui.cli import cli
-from wbtui.cli.common import print_json, print_table
+from wbtui.cli.common import print_json, print_path, print_table, say
 from wbtui.errors import UsageError
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -24,7 +24,7 @@ def cache() -> None:
 @cache.command()
 def path() -> None:
     """Print where the cache is (WBTUI_CACHE_DIR moves it)."""
-    click.echo(str(paths.cache_dir()))
+    print_path(paths.cache_dir())
 
 
 @cache.command()
@@ -83,8 +83,8 @@ def verify(repair: bool, as_json: bool) -> int:
         print_json([dataclasses.asdict(p) for p in problems])
     else:
         for p in problems:
-            click.echo(f"{p.path}: {p.detail}; {'mended' if p.repaired else p.do}")
-        click.echo(f"{len(problems)} problems" if problems else "clean")
+            say(f"{p.path}: {p.detail}; {'mended' if p.repaired else p.do}")
+        say(f"{len(problems)} problems" if problems else "clean")
     return 1 if any(not p.repaired for p in problems) else 0
 
 
@@ -102,8 +102,8 @@ def gc(max_size: str | None, dry_run: bool, as_json: bool) -> None:
         return
     verb = "would go" if dry_run else "removed"
     for relative in report.removed:
-        click.echo(f"{verb}: {relative}")
-    click.echo(
+        say(f"{verb}: {relative}")
+    say(
         f"{verb}: {len(report.removed)} products ({human(report.removed_bytes)}), "
         f"{report.temporaries} left-over files ({human(report.temporary_bytes)}); kept {human(report.kept_bytes)}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json, print_table
+from wbtui.cli.common import address_of, print_json, print_table, say
 from wbtui.cli.process import answer_of
 from wbtui.errors import WorkError
 
@@ -51,11 +51,11 @@ def check(
     if as_json:
         print_json(_finite(answer))
     else:
-        click.echo(f"{model.name} ({answer['model_type']}): {answer['prompts']}, {answer['tokens']} tokens")
+        say(f"{model.name} ({answer['model_type']}): {answer['prompts']}, {answer['tokens']} tokens")
         print_table(["", "largest difference", "allowed", "", "where"], [_line(row) for row in answer["rows"]], {1, 2})
         for row in answer["rows"]:
             if row["passed"] is None:
-                click.echo(f"not compared: {row['what']}, {row['where']}: {row['why']}".replace(", :", ":"))
+                say(f"not compared: {row['what']}, {row['where']}: {row['why']}".replace(", :", ":"))
     if not answer["passed"]:
         failed = [row["what"] for row in answer["rows"] if row["passed"] is False]
         raise WorkError(

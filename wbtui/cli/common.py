@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,15 +11,31 @@ import click
 from rich.cells import cell_len
 
 from wbtui.address import Address, parse_address
-from wbtui.display import safe_token_text
+from wbtui.display import json_text, safe_lines, safe_token_text
 from wbtui.errors import UsageError
 
 Result = TypeVar("Result")
 
 
+def say(text: str = "", *, err: bool = False) -> None:
+    """Lines on stdout, or stderr; whatever they name (paths, models, words of others) is made safe to print."""
+    click.echo(safe_lines(text), err=err)
+
+
+def print_path(path: object) -> None:
+    """A path as data on stdout: as it is for a program that reads it, safe to print for a person."""
+    text = str(path)
+    click.echo(safe_token_text(text) if sys.stdout.isatty() else os.fsencode(text))
+
+
+def status_line(text: str) -> None:
+    """What is under way, on stderr in place of the line before; for terminals only."""
+    click.echo("\r\x1b[K" + safe_lines(text), nl=False, err=True)
+
+
 def print_json(data: Any) -> None:
     """Data on stdout as indented JSON; non-finite numbers never get here (records make them null)."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    click.echo(json_text(data, indent=2))
 
 
 def print_table(header: list[str], rows: list[list[str]], right: set[int] | None = None) -> None:
@@ -32,7 +48,7 @@ def print_table(header: list[str], rows: list[list[str]], right: set[int] | None
         for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
             pad = " " * (width - cell_len(cell))
             cells.append(pad + cell if i in right else cell + pad)
-        click.echo("  ".join(cells).rstrip())
+        click.echo("  ".join(cells).rstrip())  # safe already, and aligned
 
 
 def address_of(words: tuple[str, ...], *, sae: bool) -> Address:
@@ -69,7 +85,7 @@ def offering_restart(work: Callable[[], Result]) -> Result:
     except protocol.OtherVersion as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        click.echo(f"wbtui: {error.found}; this is {error.expected}", err=True)
+        say(f"wbtui: {error.found}; this is {error.expected}", err=True)
         said = "restart it? finished shards stay, and what it is computing is asked for again"
         if not click.confirm(said, default=True, err=True):
             raise

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, offering_restart, print_json
+from wbtui.cli.common import address_of, offering_restart, print_json, print_path, say
 from wbtui.cli.options import definition_option
+from wbtui.display import safe_token_text
 from wbtui.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Progress:
         kind = event["event"]
         if self._lines:
             if kind == "product" and event.get("state") == "complete":
-                click.echo(f"wbtui: {self.label}: {event.get('analysis')} {event.get('key')} done", err=True)
+                say(f"wbtui: {self.label}: {event.get('analysis')} {event.get('key')} done", err=True)
             return
         if kind == "planned" and any(not p["complete"] for p in event["products"]):
             self._start()
@@ -76,7 +77,7 @@ class Progress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(self.label, total=1.0, what="")
+        self._task = self._bar.add_task(safe_token_text(self.label), total=1.0, what="")
         self._bar.start()
 
 
@@ -92,7 +93,7 @@ def plan_of(address: Any, definition: str) -> tuple[TokensPlan, Path]:
     model = find_model(address.model)
     sae = find_sae(model, address.sae)
     for note in sae.notes:
-        click.echo(f"wbtui: {sae.name}: {note}", err=True)
+        say(f"wbtui: {sae.name}: {note}", err=True)
     return plan_tokens(model, sae, named_definition(definition), cache), cache
 
 
@@ -323,12 +324,12 @@ def compute(
     bad = Product(cache, mains[0]).manifest().get("nonfinite_rows") or [] if analysis == "tokens" else []
     if bad and not quiet:
         shown = ", ".join(f"#{row}" for row in bad[:10]) + (" …" if len(bad) > 10 else "")
-        click.echo(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
+        say(f"wbtui: weights that are not finite in features {shown}: marked, the rest is computed", err=True)
     if as_json:
         print_json({"model": plan.model.name, "sae": plan.sae.name, "definition": definition, "products": products})
         return 0
     new = sum(not p["was_complete"] for p in products)
-    click.echo(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
+    say(f"{plan.model.name}@{plan.sae.name}: {len(products)} products, {new} computed now")
     for main in mains:
-        click.echo(str(cache / main.relative))
+        print_path(cache / main.relative)
     return 0

@@ -9,7 +9,7 @@ import click
 
 from wbtui import settings
 from wbtui.cli import cli
-from wbtui.cli.common import print_json, print_table
+from wbtui.cli.common import print_json, print_path, print_table, say
 from wbtui.cli.options import app_options, definition_option
 
 
@@ -45,15 +45,15 @@ def show(as_json: bool, definition: str) -> None:
     rows += [[f"keys.{name}", " ".join(names), settings.FILE, ""] for name, names in user_keys.items()]
     print_table(["SETTING", "value", "source", "what it is"], rows)
     there = "" if settings.path().exists() else " (not there)"
-    click.echo(f"\nfile: {settings.path()}{there}", err=True)
+    say(f"\nfile: {settings.path()}{there}", err=True)
     for line in strangers:
-        click.echo(f"wbtui: {line}", err=True)
+        say(f"wbtui: {line}", err=True)
 
 
 @config.command()
 def path() -> None:
     """Print where config.toml is looked for."""
-    click.echo(str(settings.path()))
+    print_path(settings.path())
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import print_json
+from wbtui.cli.common import print_json, print_path, say
 from wbtui.errors import ServiceError
 
 
@@ -66,7 +66,7 @@ def stop() -> None:
     """End the service; finished shards stay, what runs is stopped."""
     from wbtui.service import client
 
-    click.echo("stopped" if client.stop() else "no service was running")
+    say("stopped" if client.stop() else "no service was running")
 
 
 @daemon.command()
@@ -90,7 +90,7 @@ def status(as_json: bool) -> int:
     except ServiceError as error:
         if as_json:
             print_json({"running": False})
-        click.echo(f"wbtui: {error.line()}", err=True)
+        say(f"wbtui: {error.line()}", err=True)
         return error.exit_code
     if as_json:
         print_json({"running": True, **found})
@@ -104,21 +104,20 @@ def status(as_json: bool) -> int:
 @click.option("--path", "only_path", is_flag=True, help="Print only where the log is.")
 def logs(lines: int, only_path: bool) -> None:
     """Print the end of the service's log."""
-    from wbtui.display import safe_token_text
     from wbtui.service import logs
 
     path = logs.path()
     if only_path:
-        click.echo(str(path))
+        print_path(path)
         return
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             last = file.readlines()[-lines:]
     except FileNotFoundError:
-        click.echo(f"no log yet ({path})", err=True)
+        say(f"no log yet ({path})", err=True)
         return
     for line in last:
-        click.echo(safe_token_text(line.rstrip("\n")) if line.strip() else "")
+        say(line.rstrip("\n") if line.strip() else "")
 
 
 @daemon.command()
@@ -139,9 +138,13 @@ def unit() -> None:
     from wbtui.service.start import environment
 
     kept = ("WBTUI_", "HF_", "CUDA_VISIBLE_DEVICES")
-    found = {k: v for k, v in environment().items() if k.startswith(kept) and "TOKEN" not in k and os.environ.get(k)}
+    found = {
+        k: v
+        for k, v in environment().items()
+        if k.startswith(kept) and "TOKEN" not in k and os.environ.get(k, "").isprintable()
+    }
     lines = "".join(f"Environment={_quoted(f'{k}={v}')}\n" for k, v in sorted(found.items()))
-    click.echo(UNIT.format(python=_quoted(sys.executable), environment=lines), nl=False)
+    say(UNIT.format(python=_quoted(sys.executable), environment=lines).removesuffix("\n"))
 
 
 def _quoted(text: str) -> str:
@@ -154,7 +157,7 @@ def _say(found: dict[str, Any]) -> None:
     workers = found.get("workers") or []
     entries = workers.values() if isinstance(workers, dict) else workers
     names = ", ".join(_device(w) for w in entries if isinstance(w, dict))
-    click.echo(
+    say(
         f"running: process {found.get('pid')}, version {found.get('version')}, "
         f"{found.get('jobs', 0)} jobs, devices {names or 'none'}"
     )

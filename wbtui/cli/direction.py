@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import click
-
-from wbtui.cli.common import print_json
+from wbtui.cli.common import print_json, say
 from wbtui.errors import UsageError
 
 
@@ -59,4 +57,4 @@ def show_direction(
         percentiles = {name: None if math.isnan(v) else v for name, v in ranks.items()}
         print_json({"schema": "wbtui.direction/1", **answer, "percentiles": percentiles})
     else:
-        click.echo("\n".join(direction_lines(answer, population, definition, vector)))
+        say("\n".join(direction_lines(answer, population, definition, vector)))

@@ -11,7 +11,8 @@ import click
 
 from wbtui.address import is_path
 from wbtui.cli import cli
-from wbtui.cli.common import print_json
+from wbtui.cli.common import print_json, say
+from wbtui.display import safe_token_text
 from wbtui.errors import UsageError, WbtuiError, WeightsError
 
 
@@ -51,14 +52,14 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
             elif not on_disk(model):
                 done.append(fetch_model(model, tell))
             elif not as_json and not quiet:
-                click.echo(f"wbtui: {model} is in the local Hub cache already", err=True)
+                say(f"wbtui: {model} is in the local Hub cache already", err=True)
             if sae is not None:
                 known = find_entry(sae) or find_entry(sae.rpartition(":")[0])
                 if goes_through(sae, known.loader if known else None):
                     done += _through_saelens(sae, tell, quiet or as_json)
                 elif known is not None and sae_on_disk(known):
                     if not as_json and not quiet:
-                        click.echo(f"wbtui: {sae} is in the local Hub cache already", err=True)
+                        say(f"wbtui: {sae} is in the local Hub cache already", err=True)
                 else:
                     done.append(fetch_sae(sae, tell))
     except WbtuiError as error:
@@ -69,9 +70,7 @@ def download(model: str, sae: str | None, as_json: bool, quiet: bool) -> None:
         _Lines()({"event": "done", "fetched": [vars(item) for item in done]})
         return
     for item in done:
-        click.echo(
-            f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet
-        )
+        say(f"{item.repo}: {len(item.files)} files, {item.bytes:,} bytes received, in {item.snapshot}", err=quiet)
 
 
 def _through_saelens(name: str, tell: Callable[[dict[str, Any]], None], quiet: bool) -> list[Any]:
@@ -90,12 +89,12 @@ def _through_saelens(name: str, tell: Callable[[dict[str, Any]], None], quiet: b
     def read() -> dict[str, Any]:
         tell({"event": "waiting", "why": f"SAELens reads {name}", "seconds": 0})
         if not quiet:
-            click.echo(f"wbtui: SAELens reads {name}, in a process of its own", err=True)
+            say(f"wbtui: SAELens reads {name}, in a process of its own", err=True)
         hint = "signal 9 mostly means no memory: SAELens reads an SAE whole, in float32"
         answer = answer_of("wbtui.sources.through_saelens", {"name": name}, "the process of SAELens", hint=hint)
         if "missing" not in answer and not quiet:
             version, loader = answer["sae_lens"], answer["loader"]
-            click.echo(f"wbtui: {name} is read by SAELens {version} (its loader {loader}) and kept", err=True)
+            say(f"wbtui: {name} is read by SAELens {version} (its loader {loader}) and kept", err=True)
         return answer
 
     answer = read()
@@ -163,13 +162,13 @@ class _Bar:
         if kind == "plan":
             self._start(event)
         elif kind == "waiting" and event["seconds"] >= 1:
-            click.echo(f"wbtui: {event['why']}; again in {event['seconds']:g} s", err=True)
+            say(f"wbtui: {event['why']}; again in {event['seconds']:g} s", err=True)
         elif kind == "progress" and self._bar is not None:
             self._bar.update(self._task, completed=event["done"])
 
     def _start(self, event: dict[str, Any]) -> None:
         here = f", {event['have'] / 1e6:,.1f} MB of it here" if event["have"] else ""
-        click.echo(f"wbtui: {event['repo']}: {event['files']} files, {event['total'] / 1e6:,.1f} MB{here}", err=True)
+        say(f"wbtui: {event['repo']}: {event['files']} files, {event['total'] / 1e6:,.1f} MB{here}", err=True)
         if not sys.stderr.isatty():
             return
         from rich import progress
@@ -186,7 +185,7 @@ class _Bar:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(event["repo"], total=event["total"], completed=event["have"])
+        self._task = self._bar.add_task(safe_token_text(event["repo"]), total=event["total"], completed=event["have"])
         self._bar.start()
 
 
@@ -219,7 +218,7 @@ def releases(search: tuple[str, ...], as_json: bool) -> None:
         for r in records
     ]
     print_table(["RELEASE", "model", "SAEs", "on disk", "format"], rows, right={2, 3})
-    click.echo(
+    say(
         f"wbtui: {len(rows)} releases, {sum(r['saes'] for r in records):,} SAEs, as of {about()}; "
         "`wbtui saes MODEL --release RELEASE` lists one",
         err=True,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of
+from wbtui.cli.common import address_of, say
 from wbtui.cli.compute import plan_of, table_of, work_options
 from wbtui.cli.options import definition_option
 from wbtui.cli.show import check_feature
@@ -103,7 +103,7 @@ def export(
         files = write_steering(
             table, rows.tolist(), output, coefficient=coefficient, action=action, release=release, sae_id=sae_id
         )
-        click.echo(f"{len(files)} steering {'file' if len(files) == 1 else 'files'} written to {output}", err=True)
+        say(f"{len(files)} steering {'file' if len(files) == 1 else 'files'} written to {output}", err=True)
         return
     names = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
     write(
@@ -115,11 +115,11 @@ def export(
         note={"where": where, "sort": sort_by or "id"},
     )
     if output is not None:
-        click.echo(f"{len(rows)} of {table.n} features written to {output}", err=True)
+        say(f"{len(rows)} of {table.n} features written to {output}", err=True)
 
 
 def _vectors(plan: Any, rows: Any, out: Path, where: str) -> None:
     from wbtui.features.vectors import export_vectors
 
     done = export_vectors(plan, rows, out, where=where)
-    click.echo(f"directions of {done['rows']:,} features written to {out} ({', '.join(done['tensors'])})", err=True)
+    say(f"directions of {done['rows']:,} features written to {out} ({', '.join(done['tensors'])})", err=True)

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from wbtui import paths
 from wbtui.cli.cache import human
-from wbtui.cli.common import offering_restart, print_json, print_table
+from wbtui.cli.common import offering_restart, print_json, print_table, say, status_line
 from wbtui.errors import UsageError, WbtuiError
 
 if TYPE_CHECKING:
@@ -160,7 +158,7 @@ def fill(
     }
     if not quiet and not as_json:
         print_table(["SAE", "analysis", "missing", "GFLOP", "size"], lines, right={3, 4})
-        click.echo(
+        say(
             f"to do: {total.products} products ({total.complete} are there), {total.flops / 1e9:,.1f} GFLOP, "
             f"{human(total.bytes)}, time on {len(config.devices)} device(s): "
             f"{duration(total.seconds(len(config.devices)))}"
@@ -186,11 +184,11 @@ def fill(
         (request, result) for request, result in zip(requests, results, strict=True) if isinstance(result, WbtuiError)
     ]
     for request, error in failed:
-        click.echo(f"wbtui: {model.name}@{request.sae} {request.analysis}: {error.line()}", err=True)
+        say(f"wbtui: {model.name}@{request.sae} {request.analysis}: {error.line()}", err=True)
     if as_json:
         print_json({**plan, "failed": [f"{request.sae} {request.analysis}" for request, _ in failed]})
     else:
-        click.echo(f"{model.name}: {len(requests) - len(failed)} of {len(requests)} computed; cache {cache}")
+        say(f"{model.name}: {len(requests) - len(failed)} of {len(requests)} computed; cache {cache}")
     return 1 if failed else 0
 
 
@@ -208,7 +206,9 @@ class Many:
     def line(self, text: str) -> None:
         """One line, unless quiet."""
         if not self.quiet:
-            click.echo(("\r\x1b[K" if self._live else "") + f"wbtui: {text}", err=True)
+            if self._live:
+                status_line("")
+            say(f"wbtui: {text}", err=True)
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event."""
@@ -228,7 +228,7 @@ class Many:
             left = f", {duration(float(eta))} left" if isinstance(eta, (int, float)) else ""
             share = 100 * float(event.get("fraction") or 0.0)
             text = f"{len(self._done)} of {len(self.names)} done; {self._name(job)} {share:.0f} %{left}"
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            status_line(text)
 
     def _name(self, job: int) -> str:
         return ", ".join(self.names[n] for n in self._open.get(job, [])) or f"job {job}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json, print_table
+from wbtui.cli.common import address_of, print_json, print_table, say
 
 if TYPE_CHECKING:
     from wbtui.labels.belongs import Target
@@ -60,16 +60,16 @@ def import_(
     if as_json:
         print_json({"address": target.address, **dataclasses.asdict(done)})
         return
-    click.echo(
+    say(
         f"{target.address}: {done.labels:,} labels new, {done.known:,} there already; {done.densities:,} densities"
         + (f", {done.replaced:,} of them in place of others" if done.replaced else "")
     )
     if done.cut:
-        click.echo(f"wbtui: {done.cut} labels were longer than 2,000 characters and are cut", err=True)
+        say(f"wbtui: {done.cut} labels were longer than 2,000 characters and are cut", err=True)
     book = LabelBook(target.fingerprint, target.d_sae)
     covered = int(book.labelled().sum())
     if done.labels + done.known and covered < target.d_sae:
-        click.echo(f"wbtui: {covered:,} of {target.d_sae:,} features have a label", err=True)
+        say(f"wbtui: {covered:,} of {target.d_sae:,} features have a label", err=True)
 
 
 @labels.command("ls")
@@ -105,4 +105,4 @@ def rm(address: str, origin: int | None) -> None:
 
     target = _target((address,))
     gone = LabelBook(target.fingerprint, target.d_sae).remove(origin)
-    click.echo(f"{target.address}: {gone:,} labels and densities removed")
+    say(f"{target.address}: {gone:,} labels and densities removed")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import print_json, print_table
+from wbtui.cli.common import print_json, print_table, say
 
 if TYPE_CHECKING:
     from wbtui.catalog.registry import Release
@@ -35,7 +35,7 @@ def models(registry: bool, as_json: bool) -> None:
             return
         lines = [[str(i["model"]), f"{i['saes']:,}", "yes" if i["on_disk"] else ""] for i in items]
         print_table(["MODEL", "published SAEs", "on disk"], lines, right={1})
-        click.echo(f"as of {about()}; `wbtui saes MODEL` lists its releases", err=True)
+        say(f"as of {about()}; `wbtui saes MODEL` lists its releases", err=True)
         return
     found = list_models()
     if as_json:
@@ -58,7 +58,7 @@ def keys(as_markdown: bool, as_json: bool) -> None:
     mine = settings.keys()
     keymap.use(mine)
     if as_markdown:
-        click.echo(keymap.markdown())
+        say(keymap.markdown())
     elif as_json:
         print_json(
             [
@@ -72,9 +72,9 @@ def keys(as_markdown: bool, as_json: bool) -> None:
         )  # fmt: skip
     else:
         for heading, group in keymap.groups():
-            click.echo(f"{heading}:")
+            say(f"{heading}:")
             for key in group:
-                click.echo(f"  {key.shown:<14} {key.id:<18} {key.tooltip}")
+                say(f"  {key.shown:<14} {key.id:<18} {key.tooltip}")
 
 
 @cli.command()
@@ -124,16 +124,16 @@ def saes(model: str, release: str | None, as_json: bool) -> None:
     if rows:
         print_table(["SAE", "hook", "architecture", "features", "read by", "tokens"], rows, right={3})
     elif info is not None:
-        click.echo(
+        say(
             f"no SAE of {info.name} is known here; name a folder, put folders into {Path(info.path) / 'saes'}, "
             "or set WBTUI_SAE_ROOTS",
             err=True,
         )
     if published:
         if info is None:
-            click.echo(f"{model} is not on this disk: `wbtui download {model}` fetches it", err=True)
+            say(f"{model} is not on this disk: `wbtui download {model}` fetches it", err=True)
         if rows:
-            click.echo("")
+            say("")
         _releases(published, model)
 
 
@@ -150,7 +150,7 @@ def _releases(found: Sequence[Release], model: str) -> None:
             [item.name, str(len(item.saes)), str(local_counts(item) or ""), known.title if known else "by SAELens"]
         )
     print_table(["PUBLISHED RELEASE", "SAEs", "on disk", "format"], lines, right={1, 2})
-    click.echo(
+    say(
         f"as of {about()}; `wbtui saes {model} --release NAME` lists one, `wbtui download {model} NAME/ID` fetches one",
         err=True,
     )

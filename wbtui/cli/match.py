@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json
+from wbtui.cli.common import address_of, print_json, say
 from wbtui.cli.compute import definition_option, run, table_of, work_options
 from wbtui.errors import UsageError
 
@@ -72,7 +72,7 @@ def match_(
 
     plan, matching = matched(b, assign)
     for warning in plan.warnings:
-        click.echo(f"wbtui: {warning}", err=True)
+        say(f"wbtui: {warning}", err=True)
     usual = f"{sae.name}-control"
     if control is None and not no_control and plan.other.name != usual and usual in {s.name for s in list_saes(model)}:
         control = usual
@@ -84,11 +84,11 @@ def match_(
     found = summary(matching, plan, tables, third, bar)  # type: ignore[arg-type]
     if output is not None:
         files = write(output, matching, found, tables, bar)  # type: ignore[arg-type]
-        click.echo(f"{len(files)} files in {output}", err=True)
+        say(f"{len(files)} files in {output}", err=True)
     if as_json:
         print_json(found)
     elif output is None:
-        click.echo("\n".join(lines(found)))
+        say("\n".join(lines(found)))
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import print_json, print_table
+from wbtui.cli.common import print_json, print_path, print_table, say
 from wbtui.errors import UsageError
 
 
@@ -64,7 +64,7 @@ def export(address: str | None, output: Path | None) -> None:
         return
     write_file(data, output)
     count = sum(len(sae["features"]) for sae in data["saes"])
-    click.echo(f"{count} features of {len(data['saes'])} SAEs written to {output}", err=True)
+    say(f"{count} features of {len(data['saes'])} SAEs written to {output}", err=True)
 
 
 @notes.command("import")
@@ -82,7 +82,7 @@ def import_(file: Path, as_json: bool) -> None:
         print_json(counts)
         return
     new = ", ".join(f"{counts[kind]:,} {kind}" for kind in ("marks", "tags", "notes"))
-    click.echo(f"{counts['features']:,} features read; new here: {new}", err=True)
+    say(f"{counts['features']:,} features read; new here: {new}", err=True)
 
 
 @notes.command()
@@ -90,4 +90,4 @@ def path() -> None:
     """Print where the notes are (the setting data_dir moves them)."""
     from wbtui.notes.store import NoteStore
 
-    click.echo(str(NoteStore().path))
+    print_path(NoteStore().path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import is_terminal
+from wbtui.cli.common import is_terminal, print_path
 from wbtui.cli.options import app_options, definition_option
 from wbtui.errors import UsageError
 
@@ -64,5 +64,5 @@ def screenshot(address: str | None, output: Path, size: str, keys: str, definiti
     from wbtui.tui.run import make_screenshot
 
     make_screenshot(address, (columns, rows), output, keys=[k for k in keys.split(",") if k], definition=definition)
-    click.echo(str(output))
+    print_path(output)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of
+from wbtui.cli.common import address_of, print_path, say
 from wbtui.cli.compute import run, table_of, work_options
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
@@ -65,7 +65,7 @@ def report(
 
     def said(text: str) -> None:
         if not quiet:
-            click.echo(f"wbtui: {text}", err=True)
+            say(f"wbtui: {text}", err=True)
 
     work: dict[str, Any] = {"device": device, "no_daemon": no_daemon, "timeout": timeout, "quiet": quiet}
     data = collect(
@@ -84,5 +84,5 @@ def report(
     files = write(data, found, folder, settings)
     verdicts = [h.verdict for h in found.hypotheses]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    click.echo(f"{len(files)} files in {folder}; hypotheses: {counts}")
-    click.echo(str(folder / "report.md"))
+    say(f"{len(files)} files in {folder}; hypotheses: {counts}")
+    print_path(folder / "report.md")

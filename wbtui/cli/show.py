@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json
+from wbtui.cli.common import address_of, print_json, say
 from wbtui.cli.compute import table_of, work_options
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
@@ -67,7 +67,7 @@ def show(
         if as_json:
             print_json(found)
         else:
-            click.echo(summary.render(found))
+            say(summary.render(found))
         return
     record = table.record(address.feature)
     if as_json:
@@ -75,7 +75,7 @@ def show(
     else:
         from wbtui.features.card_text import render
 
-        click.echo(render(table, address.feature))
+        say(render(table, address.feature))
 
 
 def check_feature(model: str, sae: str, feature: int) -> None:

@@ -4,7 +4,6 @@ goes."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from wbtui.catalog.architectures import architecture_of
 from wbtui.catalog.hub import repo_snapshot
 from wbtui.catalog.models import hub_snapshot, read_json
 from wbtui.catalog.registry import HUB_IDS, Entry, find_entry, releases_of
+from wbtui.display import json_text
 from wbtui.download.cache import Digest, RepoCache
 from wbtui.download.hub import TIMEOUT, RemoteFile, Repository, Say, ask, endpoint, listing, patient
 from wbtui.download.wants import INDEX, Wanted, model_files, path_files, sae_files, shards
@@ -316,4 +316,4 @@ def _disk_error(error: OSError, folder: Path, repo: str) -> StoreError:
 
 def event_line(event: dict[str, Any]) -> str:
     """An event as one line of JSON."""
-    return json.dumps(event, ensure_ascii=False)
+    return json_text(event)

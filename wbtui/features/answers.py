@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wbtui.display import json_text
 from wbtui.errors import StoreError
-from wbtui.features.export import guard
+from wbtui.features.export import cell_text
 from wbtui.store import io as store_io
 
 if TYPE_CHECKING:
@@ -176,11 +176,11 @@ def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
         cells = []
         for name, cell in flat(row, columns).items():
             if isinstance(cell, list):
-                cells.append(json.dumps(cell, ensure_ascii=False))
+                cells.append(json_text(cell))
             elif cell is None:
                 cells.append("")
             else:
-                cells.append(guard(cell) if isinstance(cell, str) and name not in NUMBERS else cell)
+                cells.append(cell_text(cell) if isinstance(cell, str) and name not in NUMBERS else cell)
         writer.writerow(cells)
     return out.getvalue()
 
@@ -199,16 +199,16 @@ def write(path: Path, rows: Sequence[Row], columns: Sequence[str], answer: Row) 
     about = {k: v for k, v in answer.items() if k not in ("hits", "up", "down", "heads")}
     about |= {"schema": "wbtui.answer/1", "rows": len(rows), "columns": {c: MEANINGS.get(c, "") for c in columns}}
     if path.suffix == ".json":
-        texts = {path: json.dumps(dict(answer), indent=1, ensure_ascii=False, allow_nan=False)}
+        texts = {path: json_text(dict(answer), indent=1)}
     elif path.suffix in (".jsonl", ".ndjson"):
-        lines = [json.dumps(flat(row, columns), ensure_ascii=False, allow_nan=False) for row in rows]
+        lines = [json_text(flat(row, columns)) for row in rows]
         texts = {path: "".join(line + "\n" for line in lines)}
     elif path.suffix == ".csv":
         texts = {path: to_csv(rows, columns)}
     else:
         raise UsageError(f"{path}: ending {path.suffix!r}", ".csv, .jsonl or .json")
     if path.suffix != ".json":
-        texts[path.with_name(path.name + ".meta.json")] = json.dumps(about, indent=1, ensure_ascii=False)
+        texts[path.with_name(path.name + ".meta.json")] = json_text(about, indent=1)
     for where, text in texts.items():
         try:
             store_io.write_bytes(where, text.encode("utf-8"))

@@ -34,7 +34,7 @@ def render(table: FeatureTable, row: int) -> str:
     masked = table.masked_tokens()
     mask = f"mask {masked['total']:,} of {masked['of']:,} tokens" if masked else "no mask"
     lines = [
-        f"{record['address']}  {table.sentence(row)}",
+        f"{safe_token_text(record['address'])}  {table.sentence(row)}",
         f"  definition {table.origin.definition.name} · {table.thresholds.line()} · {mask}",
     ]
     for side, title in (("writes", "WRITES"), ("against", "AGAINST"), ("reads", "READS")):

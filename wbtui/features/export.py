@@ -1,6 +1,7 @@
 """Rows to CSV, Parquet or JSON lines: one row a feature, columns named as everywhere.
 
-CSV: a token list is a JSON array of safe shown strings (leading spaces kept) with an ``…_ids`` column beside it. A text
+CSV: a token list is a JSON array of safe shown strings (leading spaces kept) with an ``…_ids`` column beside it. Text
+of people's own (notes, tags, addresses) is as it is, but for controls and bidi overrides, which are escaped. A text
 cell that a spreadsheet would take for a formula (it begins with ``= + - @``, tab or return) gets a leading
 apostrophe; so does one that begins with apostrophes before such a character, so that dropping one apostrophe from
 what looks that way gives the text back. Numbers never do; a number that is absent is an empty cell. JSON lines and
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 import sys
@@ -25,7 +25,7 @@ import numpy as np
 
 from wbtui import __version__
 from wbtui.definitions import RECONSTRUCTION, to_json
-from wbtui.display import safe_token_text
+from wbtui.display import file_text, json_text, safe_token_text
 from wbtui.errors import StoreError, UsageError
 from wbtui.features import classes
 from wbtui.features.glossary import explain
@@ -64,6 +64,11 @@ class _Field:
 def guard(text: str) -> str:
     """A text cell that no spreadsheet runs; see the module's words."""
     return "'" + text if _FORMULA.match(text) else text
+
+
+def cell_text(text: str) -> str:
+    """A text cell that neither a spreadsheet runs nor a terminal obeys."""
+    return guard(file_text(text))
 
 
 def unguard(text: str) -> str:
@@ -119,7 +124,7 @@ def write(
             if format != "parquet":
                 sidecar = path.with_name(path.name + ".meta.json")
                 half = path.with_name(f".{sidecar.name}.{os.getpid()}.tmp")
-                half.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                half.write_text(json_text(meta, indent=1) + "\n", encoding="utf-8")
                 os.replace(half, sidecar)
             os.replace(temporary, path)
         finally:
@@ -284,14 +289,14 @@ def _csv(fields: Sequence[_Field], rows: np.ndarray, out: IO[str]) -> None:
 
 
 def _array(items: list[Any]) -> str:
-    return json.dumps(items, ensure_ascii=False)
+    return json_text(items)
 
 
 _CELLS: dict[str, Callable[[Any], str]] = {
     "int": lambda v: "" if v is None else str(v),
     "float": lambda v: "" if v is None else str(v),  # a numpy float32 prints its shortest round-trip digits
     "bool": lambda v: "" if v is None else ("true" if v else "false"),
-    "text": guard,
+    "text": cell_text,
     "texts": _array,
     "ids": _array,
 }
@@ -301,7 +306,7 @@ def _jsonl(fields: Sequence[_Field], rows: np.ndarray, out: IO[str]) -> None:
     for block in _blocks(fields, rows):
         for item in zip(*block, strict=True):
             plain = {f.name: _plain(value) for f, value in zip(fields, item, strict=True)}
-            out.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+            out.write(json_text(plain) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -320,7 +325,7 @@ def _parquet(fields: Sequence[_Field], rows: np.ndarray, out: IO[bytes], meta: d
         "int": pa.int64(), "float": pa.float32(), "bool": pa.bool_(), "text": pa.string(),
         "texts": pa.list_(pa.string()), "ids": pa.list_(pa.int32()),
     }  # fmt: skip
-    described = {"wbtui": json.dumps(meta, ensure_ascii=False)}
+    described = {"wbtui": json_text(meta)}
     schema = pa.schema([pa.field(f.name, types[f.kind]) for f in fields], metadata=described)
     with pq.ParquetWriter(out, schema) as writer:
         pending: list[Any] = []

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from rich.cells import cell_len
 
-from wbtui.display import fit
+from wbtui.display import fit, safe_token_text
 from wbtui.features.answers import words_text
 
 Answer = Mapping[str, Any]
@@ -48,15 +48,16 @@ def flow_lines(answer: Answer) -> list[str]:
     out.append(f"  high: r {bars['r']:g}, m {bars['m']:g}, a {bars['a']:g} · {NOTE}")
     if missing_modules(answer):
         out.append(f"  {missing_modules(answer)}: such classes stay open")
-    width = max(cell_len(n["address"]) for n in answer["nodes"])
+    names = [safe_token_text(n["address"]) for n in answer["nodes"]]
+    width = max(map(cell_len, names))
     out.append(f"  {'feature'.ljust(width)}  {'step':<{BAR + 5}}    r     m     a   class")
-    for node in answer["nodes"]:
+    for name, node in zip(names, answer["nodes"], strict=True):
         here = node["step"] == 0
         step = "▸ this one".ljust(BAR + 5) if here else f"{bar(node['cosine'])} {node['cosine']:.2f}"
         mark = " " if node["held"] else "╎"
         cosines = " ".join(f"{cosine_text(node[k]):>5}" for k in ("r", "m", "a"))
         words = words_text(node["words"], 5)
-        out.append(f"{mark} {fit(node['address'], width)}  {step} {cosines}   {node['class']}  {words}")
+        out.append(f"{mark} {fit(name, width)}  {step} {cosines}   {node['class']}  {words}")
     out.append("  ╎ beyond a cut: the cosine of a step fell below r")
     return out
 
@@ -70,7 +71,7 @@ def flow_svg(answer: Answer) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="monospace" '
         'font-size="13"><rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="16" y="24" font-weight="bold">{escape(answer["address"])}</text>',
+        f'<text x="16" y="24" font-weight="bold">{escape(safe_token_text(answer["address"]))}</text>',
         f'<text x="16" y="42" fill="#555">{escape(sentence(answer))} · high: r {bars["r"]:g}, m {bars["m"]:g}, '
         f"a {bars['a']:g}</text>",
         f'<line x1="{left + 200 * bars["r"]:.1f}" y1="54" x2="{left + 200 * bars["r"]:.1f}" y2="{height - 10}" '
@@ -80,7 +81,7 @@ def flow_svg(answer: Answer) -> str:
         y = 64 + row * at
         colour = "#222" if node["held"] else "#aaa"
         weight = "bold" if node["step"] == 0 else "normal"
-        name = f"{node['sae']} #{node['feature']}"
+        name = safe_token_text(f"{node['sae']} #{node['feature']}")
         out.append(f'<text x="16" y="{y + 14}" fill="{colour}" font-weight="{weight}">{escape(name)}</text>')
         if node["cosine"] is None:
             out.append(f'<text x="{left}" y="{y + 14}" fill="{colour}">this feature</text>')

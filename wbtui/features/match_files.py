@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wbtui.display import json_text
 from wbtui.errors import StoreError
-from wbtui.features.export import guard
+from wbtui.features.export import cell_text
 from wbtui.features.match import BAR, LISTS, Matching
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         for name in LISTS:
             out.append(_csv(folder / f"{name}.csv", rows(matching, name, tables, bar)))
-        text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(found, indent=1) + "\n"
         out.append(_replace(folder / "match.json", text))
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror or error}", "a folder that can be written") from None
@@ -70,8 +70,8 @@ def _flat(
     tables: tuple[FeatureTable, FeatureTable] | None,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "a": f"{matching.a_name}#{a}",
-        "b": f"{matching.b_name}#{b}",
+        "a": cell_text(f"{matching.a_name}#{a}"),
+        "b": cell_text(f"{matching.b_name}#{b}"),
         "a_id": a,
         "b_id": b,
         "cos": round(cosine, 6),
@@ -79,8 +79,8 @@ def _flat(
     }
     for side, row, at in (("a", a, 0), ("b", b, 1)):
         table = tables[at] if tables is not None else None
-        out[f"{side}_kind"] = guard(table.kind(row)) if table is not None else ""
-        out[f"{side}_words"] = guard(" ".join(w.text for w in table.words(row, k=6))) if table is not None else ""
+        out[f"{side}_kind"] = cell_text(table.kind(row)) if table is not None else ""
+        out[f"{side}_words"] = cell_text(" ".join(w.text for w in table.words(row, k=6))) if table is not None else ""
     return out
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+
 from wbtui.definitions import named_definition
+from wbtui.display import safe_token_text
 from wbtui.features.answers import tail_text, value, words_text
 from wbtui.features.card_text import render
 from wbtui.features.probe import RANKED, direction_table, places
@@ -28,15 +31,16 @@ def direction_lines(answer: dict[str, Any], population: FeatureTable | None, def
     """The card of a direction as plain text: words, metrics with their places, heads, neighbours."""
     table = table_of(answer, population, definition)
     lines = render(table, 0).splitlines()
-    lines[0] = f"{vector} at {answer['position']}  {table.sentence(0)}  length {answer['norm']:.4g}"
+    lines[0] = f"{safe_token_text(vector)} at {answer['position']}  {table.sentence(0)}  length {answer['norm']:.4g}"
     mask = "without the token mask, which is not computed yet" if answer.get("unmasked") else "tokens masked as always"
     if table.origin.definition.mask is None:
         mask = "no mask"
     lines[1] = f"  definition {table.origin.definition.name} · {table.thresholds.line()} · {mask}"
+    sae = safe_token_text(answer["sae"] or "")
     if population is not None:
         ranks = places(table, population)
         of = int(population.computed.sum())
-        where = f"{answer['sae']}, {of:,} features" + ("" if of else ": not computed, so no places")
+        where = f"{sae}, {of:,} features" + ("" if of else ": not computed, so no places")
         lines += ["", f"AMONG {where}: share of its features below, per cent"]
         for metric in RANKED:
             pair = [ranks[f"{side}.{metric}"] for side in ("writes", "reads")]
@@ -44,11 +48,13 @@ def direction_lines(answer: dict[str, Any], population: FeatureTable | None, def
             lines.append(f"{metric:<12}{shown[0]:>8} {shown[1]:>8}")
     for name, title in (("neighbours", "NEIGHBOURS  by decoder cosine"), ("readers", "READERS  by encoder cosine")):
         if answer[name]:
-            lines += ["", f"{title}, {answer['sae']}"]
+            lines += ["", f"{title}, {sae}"]
         for hit in answer[name]:
             words = words_text(hit["words"])
             tail = tail_text(value(hit, "tail"))
-            lines.append(f"  {hit['address']:<18} {hit['score']:+.3f}  tail {tail:>7}  {words}")
+            name = safe_token_text(hit["address"])
+            name += " " * (18 - cell_len(name))
+            lines.append(f"  {name} {hit['score']:+.3f}  tail {tail:>7}  {words}")
     heads = answer["heads"]
     title = "HEADS" if heads["layer"] is None else f"HEADS of L{heads['layer']}"
     lines += ["", f"{title}  peak score as query and as key, with the feature that causes it"]

@@ -18,6 +18,7 @@ from wbtui.catalog.architectures import architecture_of
 from wbtui.catalog.models import ModelInfo, read_json
 from wbtui.catalog.registry import find_entry
 from wbtui.catalog.saes import SaeInfo
+from wbtui.display import file_text
 from wbtui.errors import StoreError, UsageError
 from wbtui.features.export import guard
 
@@ -131,8 +132,8 @@ def write_steering(
             words = " ".join(word.text for word in table.words(row, k=5) if not word.inside_null)
             about = table.sentence(row).lower() + (f": {words}" if words else "")
             line = (
-                "sae_lens", action, source[0], hookpoint, row, repr(float(coefficient)), "", source[1],
-                guard(about),
+                "sae_lens", action, file_text(source[0]), file_text(hookpoint), row, repr(float(coefficient)), "",
+                file_text(source[1]), guard(about),
             )  # fmt: skip
             path = out if one else out / f"{stem}-{row}.csv"
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wbtui.definitions import RECONSTRUCTION, to_json
+from wbtui.display import safe_token_text
 from wbtui.features import classes
 from wbtui.features.noise import NullSample, Read
 from wbtui.schema import SIDES
@@ -137,7 +138,7 @@ def render(data: dict[str, Any]) -> str:
     """A summary as plain text with aligned columns, at most 100 cells wide."""
     rows = data["rows"]
     lines = [
-        f"{data['address']}   definition {data['definition']['name']} · {data['line']}",
+        f"{safe_token_text(data['address'])}   definition {data['definition']['name']} · {data['line']}",
         f"{rows['n']:,} features, {rows['computed']:,} computed, "
         f"{rows['nonfinite']:,} not finite, {rows['zero']:,} zero",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wbtui import __version__
+from wbtui.display import json_text
 from wbtui.errors import StoreError, UsageError
 from wbtui.notes.kept import clean_note, parse_tags
 from wbtui.notes.store import NoteStore, Site
@@ -95,7 +96,7 @@ def write_file(data: Mapping[str, Any], path: Path) -> None:
     from wbtui.store.io import write_bytes
 
     try:
-        write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+        write_bytes(path, (json_text(data, indent=1) + "\n").encode())
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}", "a place that can be written") from None
 

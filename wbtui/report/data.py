@@ -11,6 +11,7 @@ import numpy as np
 
 from wbtui.catalog.models import ModelInfo
 from wbtui.catalog.saes import SaeInfo
+from wbtui.display import safe_token_text
 from wbtui.features.depth_profiles import curve_of
 from wbtui.features.summary import summary
 from wbtui.features.table import FeatureTable
@@ -109,8 +110,8 @@ class SaeData:
 
     @property
     def name(self) -> str:
-        """Short name."""
-        return self.info.name
+        """Short name, safe to print: it stands in tables, figures and the page."""
+        return safe_token_text(self.info.name)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from wbtui.display import safe_token_text
+
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 MARKS = ("circle", "square", "triangle", "diamond", "cross")
 HATCHES = {
@@ -20,6 +22,11 @@ HATCHES = {
     "dots": "M2.5,3 h1.2",
     "white": None,
 }
+
+
+def drawn(text: str) -> str:
+    """Text as XML holds it: names of SAEs are made safe, for XML has no escape for most controls."""
+    return escape(safe_token_text(text)) if text else ""
 
 
 def number(value: float) -> str:
@@ -89,7 +96,7 @@ class Drawing:
         turned = f' transform="rotate({number(turn)} {number(x)} {number(y)})"' if turn else ""
         self.add(
             f'<text x="{number(x)}" y="{number(y)}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
-            f"{weight}{turned}>{escape(text)}</text>"
+            f"{weight}{turned}>{drawn(text)}</text>"
         )
 
     def mark(self, x: float, y: float, style: Style, size: float = 3.2) -> None:
@@ -136,7 +143,7 @@ class Drawing:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{number(self.width)}" height="{number(self.height)}" '
             f'viewBox="0 0 {number(self.width)} {number(self.height)}" font-family="{FONT}" role="img">\n'
-            f"<title>{escape(self.title)}</title>\n<defs>{patterns}</defs>\n"
+            f"<title>{drawn(self.title)}</title>\n<defs>{patterns}</defs>\n"
             f'<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(self._parts) + "\n</svg>\n"
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,7 +15,9 @@ import numpy as np
 
 from wbtui import __version__
 from wbtui.definitions import RECONSTRUCTION
+from wbtui.display import json_text
 from wbtui.errors import StoreError, UsageError
+from wbtui.features.export import cell_text
 from wbtui.report import attention, figures, semantic, tokens
 from wbtui.report.data import ModelData
 from wbtui.report.hypotheses import Hypothesis, hypotheses
@@ -77,7 +78,7 @@ def write(data: ModelData, report: Report, folder: Path, settings: dict[str, Any
     """
     texts = {name: _csv(rows) for name, rows in report.tables.items()}
     texts |= report.figures
-    texts["report.json"] = json.dumps(provenance(data, report, settings), indent=2, ensure_ascii=False) + "\n"
+    texts["report.json"] = json_text(provenance(data, report, settings), indent=2) + "\n"
     texts["report.md"] = page(data, report.hypotheses, report.tables, sorted(report.figures), settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +140,4 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, (float, np.floating)):
         return f"{float(value):.6g}"
-    if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
-        return "'" + value  # a spreadsheet would take it for a formula
-    return value
+    return cell_text(value) if isinstance(value, str) else value

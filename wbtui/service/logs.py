@@ -7,6 +7,7 @@ import logging.handlers
 from pathlib import Path
 
 from wbtui import paths
+from wbtui.display import safe_lines
 
 LOG_BYTES = 1 << 20
 LOG_FILES = 3
@@ -26,6 +27,14 @@ def set_up(foreground: bool) -> None:
     ]
     if foreground:
         handlers.append(logging.StreamHandler())
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", handlers=handlers, force=True
-    )
+    for handler in handlers:
+        handler.setFormatter(Plain("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+
+
+class Plain(logging.Formatter):
+    """Records name folders and repeat errors: what is logged can be printed by any pager."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record, safe to print."""
+        return safe_lines(super().format(record))

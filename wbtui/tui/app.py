@@ -25,7 +25,7 @@ from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
 from wbtui.tui.pace import Pace, counted
 from wbtui.tui.palette import KeyCommands, Places
-from wbtui.tui.plain import AsciiFilter, use_ascii
+from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
 from wbtui.tui.state import SortKey, View
@@ -90,6 +90,7 @@ class WbtuiApp(App[int]):
         self.remember = remember
         self.palette = palette_name(color_system or self.console.color_system, look)
         use_ascii(ascii)
+        self._filters.append(Guard())
         if ascii:
             self._filters.append(AsciiFilter())
         if self.palette in ("rich", "light"):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wbtui.display import file_text
 from wbtui.errors import StoreError
 from wbtui.store.io import write_bytes
 from wbtui.store.keys import slug
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def lines_csv(fields: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A heading and lines as CSV."""
+    """A heading and lines as CSV; no text in it is obeyed by a terminal."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(fields)
-    writer.writerows(rows)
+    writer.writerows([file_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return out.getvalue()
 
 

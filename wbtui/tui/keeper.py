@@ -7,7 +7,6 @@ the end. Tags and notes are shown once they are on disk, so that nothing looks k
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from wbtui import paths
+from wbtui.display import json_text
 from wbtui.errors import StoreError, WbtuiError
 from wbtui.notes.store import NoteStore, Site
 
@@ -106,7 +106,7 @@ def rescue(address: str, text: str) -> Path:
     Raises:
         StoreError: nowhere.
     """
-    line = json.dumps({"address": address, "note": text, "time": time.time()}, ensure_ascii=False)
+    line = json_text({"address": address, "note": text, "time": time.time()})
     for folder in (paths.data_dir(), Path(tempfile.gettempdir())):
         place = folder / "wbtui-unsaved-notes.jsonl"
         try:

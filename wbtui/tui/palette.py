@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.text import Text
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from wbtui.display import safe_token_text
 from wbtui.tui import keymap
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class Places(Provider):
         from wbtui.catalog.neuronpedia import is_page
 
         text = query.strip()
+        shown = safe_token_text(text) if text else ""
         if is_page(text) or ("@" in text.strip("@") and " " not in text):
-            yield Hit(2.0, Text.assemble("go to ", (text, "bold")), partial(self._go, text), text=text, help="address")
+            yield Hit(2.0, Text.assemble("go to ", (shown, "bold")), partial(self._go, text), text=text, help="address")
 
     def _go(self, text: str) -> None:
         from wbtui.errors import WbtuiError

@@ -7,6 +7,7 @@ widget's output puts an ASCII sign of the same width for each glyph; what it doe
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 
 from rich.cells import cell_len
@@ -14,7 +15,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from wbtui.display import safe_token_text
+from wbtui.display import fit, safe_token_text
 
 _PICTURES = {
     "⏎": "\\n", "⇥": "\\t", "␍": "\\r", "␀": "\\0", "␛": "\\e", "␡": "\\x7f", "␣": "_", "∅": "(empty)",
@@ -60,6 +61,28 @@ def ascii_cells(text: str) -> str:
         return text
     text = text.translate(TABLE)
     return text if text.isascii() else "".join(c if c.isascii() else "?" * cell_len(c) for c in text)
+
+
+class Guard(LineFilter):
+    """No control, bidi override or other format character reaches the terminal, whichever widget drew it.
+
+    What wbtui draws is safe where it is made; this is for text that other code draws: entries and editors into which
+    anything can be pasted, the palette, toasts. Such characters are left out, in as many cells.
+    """
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Every segment without them."""
+        if all(segment.text.isprintable() for segment in segments):
+            return segments
+        return [Segment(_harmless(s.text), s.style, s.control) for s in segments]
+
+
+@lru_cache(maxsize=1024)
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    kept = "".join(c for c in text if c.isprintable() or unicodedata.category(c) in ("Zs", "Co", "Cn"))
+    return kept if cell_len(kept) == cell_len(text) else fit(kept, cell_len(text), ellipsis="")
 
 
 class AsciiFilter(LineFilter):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rich.cells import cell_len
+
 from wbtui.catalog.models import ModelInfo
 from wbtui.catalog.registry import Entry, canonical_model, models, releases_of
 from wbtui.display import safe_token_text
@@ -121,7 +123,7 @@ def model_lines(
             about = f"{model.saes:,} SAEs"
         else:
             line += lit(safe_token_text(model.name), places(n), "strong" if here else "text")
-            about = f"{model.model_type} · {model.n_layers} layers · {model.d_model}"
+            about = safe_token_text(f"{model.model_type} · {model.n_layers} layers · {model.d_model}")
         lines.append(spread(line, [(" " + about, "dim")], width))
     return window(lines, place, room)
 
@@ -135,7 +137,7 @@ def sae_lines(
     places: Callable[[int], frozenset[int]] = nowhere,
 ) -> list[Line]:
     """The right list, likewise; published SAEs under the name of their release."""
-    wide = max([16, *(len(row.info.name) for row in found if isinstance(row, SaeRow))])
+    wide = max([16, *(cell_len(safe_token_text(row.info.name)) for row in found if isinstance(row, SaeRow))])
     plan: list[int | str] = []
     place = 0
     release = ""

@@ -32,7 +32,7 @@ def short(row: Row) -> str:
 def cell(row: Row, name: str) -> str:
     """One number of a row as text."""
     if name == "via":
-        return str(row.get("via") or "direct")
+        return safe_token_text(str(row.get("via") or "direct"))
     number = value(row, name)
     if name == "tail":
         return tail_text(number)
@@ -99,7 +99,7 @@ def detail_lines(row: Row, width: int, edges: bool) -> list[Line]:
     """What is known of the row under the arrow, in words."""
     out: list[Line] = [[(safe_token_text(str(row["address"])), "strong")]]
     if edges:
-        through = f"through {row['via']}, attending fully" if row.get("via") else "directly"
+        through = f"through {cell(row, 'via')}, attending fully" if row.get("via") else "directly"
         toward = "feeds it" if row["list"] == "up" else "reads it"
         sign = "excites" if value(row, "weight") > 0 else "inhibits"
         said = f"{toward} {through}: {sign}, {cell(row, 'weight')}; {cell(row, 'share')} of its list’s edges"
@@ -112,7 +112,7 @@ def detail_lines(row: Row, width: int, edges: bool) -> list[Line]:
         ]
         long = width >= 112
         own = "its place in the feature’s own list: " if long else "place in its own list: "
-        among = f" among random directions of {row['sae']}" if long else " of random directions"
+        among = f" among random directions of {safe_token_text(row['sae'])}" if long else " of random directions"
         words = own + ", ".join(places) if places else ""
         out.append([(f"tail {tail_text(value(row, 'tail'))}{among}   {words}", "text")])
     out.append([("writes " if edges else "list   ", "dim"), (words_text(row.get("words") or (), 12), "writes")])
@@ -129,7 +129,7 @@ def meaning_line(answer: Row) -> str:
     if answer.get("position"):
         parts.append(f"a direction at {answer['position']}")
     parts += [f"without {s['sae']}: {s['why']}" for s in answer.get("skipped") or ()]
-    return "   ".join(parts)
+    return safe_token_text("   ".join(parts) or " ")
 
 
 def totals_line(answer: Row) -> str:

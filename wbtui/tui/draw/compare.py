@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
+from wbtui.display import safe_token_text
 from wbtui.tui.draw.card import Look, bars_of, list_line, reads_block, scale_of, sentence, title
 from wbtui.tui.draw.line import Line, cut, rule, width_of
 from wbtui.tui.draw.metrics import METRICS
@@ -30,8 +33,13 @@ class Half:
     table: FeatureTable
     row: int
     name: str
-    """``L3 #737``."""
+    """``L3 #737``, as it is: :attr:`shown` is for the screen."""
     look: Look = field(default_factory=Look)
+
+    @property
+    def shown(self) -> str:
+        """The name, safe to draw."""
+        return safe_token_text(self.name)
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,9 @@ def _joined(left: list[Line], right: list[Line], widths: tuple[int, int]) -> lis
 
 
 def _head(half: Half, width: int, mark: str) -> list[Line]:
-    first = title(half.table, half.row, width - width_of([(half.name + "  ", "")]) - 2, half.look)
-    return [[(mark + " ", "mark"), (half.name + "  ", "strong"), *first[1:]], *sentence(half.table, half.row, width, 1)]
+    name = half.shown
+    first = title(half.table, half.row, width - width_of([(name + "  ", "")]) - 2, half.look)
+    return [[(mark + " ", "mark"), (name + "  ", "strong"), *first[1:]], *sentence(half.table, half.row, width, 1)]
 
 
 def _beside(a: Half, b: Half, width: int, height: int) -> list[Line]:
@@ -147,7 +156,7 @@ def numbers_block(a: Half, b: Half, width: int) -> list[Line]:
     """Every number of both: value, place among all of its SAE, whether it is inside noise."""
     head: Line = [(f"{'METRIC':<16}", "head")]
     for half in (a, b):
-        head.append((half.name[-18:].rjust(18), "head"))
+        head.append((_end(half.shown, 18), "head"))
     long = "   place: share of its SAE that lies below"
     head.append((long if width_of(head) + len(long) <= width else "   %: of its SAE below", "dim"))
     out = [cut(head, width)]
@@ -157,6 +166,13 @@ def numbers_block(a: Half, b: Half, width: int) -> list[Line]:
             line += number_cell(half.table, half.row, name, how, half.look.populations, 18)
         out.append(cut(line, width))
     return out
+
+
+def _end(text: str, width: int) -> str:
+    """A name's end, flush right in so many cells."""
+    while cell_len(text) > width:
+        text = text[1:]
+    return " " * (width - cell_len(text)) + text
 
 
 def number_cell(
@@ -177,4 +193,4 @@ def number_cell(
 
 def title_line(a: Half, b: Half, width: int) -> Line:
     """The rule over the comparison."""
-    return rule(width, f"COMPARE  {a.name} : {b.name}", "p pins the other · < > follows it over layers")
+    return rule(width, f"COMPARE  {a.shown} : {b.shown}", "p pins the other · < > follows it over layers")

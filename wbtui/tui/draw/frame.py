@@ -77,7 +77,7 @@ def status(
     else:
         left = [(" / ", "faint"), ("no filter", "faint")]
     if note:
-        left += [("   ", "text"), (note, "warn")]
+        left += [("   ", "text"), (safe_token_text(note), "warn")]
     keys = " ".join(head_of(name) + ("▼" if falling else "▲") for name, falling in sort)
     count = f"{shown:,} of {total:,}" if filter else f"{total:,} feature" + ("" if total == 1 else "s")
     if computed < total:
@@ -101,6 +101,7 @@ def separator(width: int, at: int | None, *, up: bool = False, note: str = "", r
         text = text[:at] + ("┴" if up else "┬") + text[at + 1 :]
     if not note:
         return [(text, "rule")]
+    note = safe_token_text(note)  # errors name what was found
     shown = fit(note, min(cell_len(note), max(0, width - 6)))
     start = 3
     end = start + cell_len(shown) + 2
@@ -158,7 +159,7 @@ def state_line(parts: Sequence[tuple[str, str]], width: int) -> Line:
             continue
         if len(line) > 1:
             line.append((" · ", "faint"))
-        line.append((text, role))
+        line.append((safe_token_text(text), role))
     return cut(line, width)
 
 

@@ -83,16 +83,20 @@ def job_lines(
     head = f"  {'job':>4}  {fit('what', label_width)} {fit('state', 10)} {'done':>6}  {'left':>7}  priority"
     out += [[], cut([(head, "head")], width)]
     for n, job in enumerate(shown, first):
-        state = str(job.get("state", ""))
+        state = safe_token_text(str(job.get("state") or "–"))
         live = state in LIVE
         eta = job.get("eta")
         left = duration(float(eta)) if live and isinstance(eta, (int, float)) else ""
         share = float(job.get("fraction") or 0.0) * 100
         label = safe_token_text(str(job.get("label") or "…"))
+        priority = safe_token_text(str(job.get("priority") or " "))
         line: Line = [("▸ " if n == at else "  ", "strong"), (f"{job['job']:>4}  ", "dim")]
         line += [(fit(label, label_width) + " ", "text" if live else "dim")]
         line += [(fit(state, 10), "error" if state == "failed" else "text" if live else "dim")]
-        line += [(f" {share:>4.0f} %  {left:>7}  ", "text" if live else "dim"), (str(job.get("priority", "")), "dim")]
+        line += [
+            (f" {share:>4.0f} %  {left:>7}  ", "text" if live else "dim"),
+            (priority, "dim"),
+        ]
         out.append(cut(line, width))
     return (out + about)[: max(height, 1)]
 
@@ -120,8 +124,9 @@ def about_job(job: Mapping[str, Any], width: int) -> list[Line]:
         if not isinstance(product, dict):
             continue
         rows, done = int(product.get("rows") or 0), int(product.get("rows_done") or 0)
-        state = str(product.get("state", ""))
-        name = ANALYSES.get(str(product.get("analysis")), str(product.get("analysis")))
+        state = safe_token_text(str(product.get("state") or "–"))
+        analysis = str(product.get("analysis"))
+        name = ANALYSES.get(analysis, safe_token_text(analysis))
         amount = f"{done:,} of {rows:,}" if rows else ""
         share_ = done / rows if rows else float(state == "complete")
         filled = round(min(max(share_, 0.0), 1.0) * 20)

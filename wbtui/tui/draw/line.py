@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from wbtui.display import fit
+from wbtui.display import fit, safe_token_text
 from wbtui.tui.theme import Ink
 
 Span = tuple[str, str]
@@ -61,11 +61,15 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 
 def lit(text: str, places: frozenset[int], role: str, width: int | None = None) -> Line:
-    """A text with the characters at ``places`` as hits; one longer than ``width`` loses its beginning.
+    """A text with the characters at ``places`` as hits; one of more than ``width`` cells loses its beginning.
 
     Of names that are paths the end is what tells one from another.
     """
-    start = 0 if width is None or len(text) <= width else len(text) - max(0, width - 1)
+    start = 0
+    if width is not None and cell_len(text) > width:
+        start, room = len(text), max(0, width - 1)
+        while start and (step := cell_len(text[start - 1])) <= room:
+            start, room = start - 1, room - step
     out: Line = [("…", "hit" if any(at < start for at in places) else role)] if start else []
     for at in range(start, len(text)):
         its = "hit" if at in places else role
@@ -89,10 +93,10 @@ def rule(width: int, title: str = "", right: str = "", role: str = "rule", title
 
 
 def wrap(words: Iterable[str], width: int, role: str = "text", indent: str = "") -> list[Line]:
-    """Words as lines of at most ``width`` cells."""
+    """Words as lines of at most ``width`` cells; words of others (errors name what was found) are made safe."""
     lines: list[Line] = []
     current = ""
-    for word in words:
+    for word in map(safe_token_text, words):
         trial = f"{current} {word}" if current else indent * bool(lines) + word
         if cell_len(trial) <= width or not current:
             current = trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from wbtui.display import fit
+from wbtui.display import fit, safe_token_text
 from wbtui.features.match import LISTS, Matching
 from wbtui.tui.draw.line import Line, cut, rule, spread
 
@@ -29,10 +29,11 @@ def choices_lines(saes: Sequence[SaeInfo], at: int, why: str, width: int) -> lis
         return [*out, [("– no other SAE of this model is at this place", "dim")], [],
                 [("`wbtui match A MODEL@SAE` matches with one of another model or folder", "dim")]]  # fmt: skip
     for i, sae in enumerate(saes):
-        text = f"{sae.name:<28} {sae.d_sae:>9,} features  {sae.architecture}  {sae.hook_name}"
+        about = safe_token_text(f"{sae.architecture}  {sae.hook_name}")
+        text = f"{fit(safe_token_text(sae.name), 28)} {sae.d_sae:>9,} features  {about}"
         out.append([("▸ " if i == at else "  ", "strong"), (fit(text, width - 2), "strong" if i == at else "text")])
     if why:
-        out += [[], [(fit(why, width), "error")]]
+        out += [[], [(fit(safe_token_text(why), width), "error")]]
     return out
 
 
@@ -55,7 +56,7 @@ def share_lines(matching: Matching, control: Matching | None, width: int) -> lis
         out.append(line(words, null["median"], null["above"], None, "dim"))
     if control is not None:
         c = control.shares("a")
-        name = f"A's in {control.b_name.rpartition('@')[2]}"
+        name = safe_token_text(f"A's in {control.b_name.rpartition('@')[2]}")
         out.append(line(name, c["median"], c["above"], c["mutual"]["any"], "dim"))
     return out
 

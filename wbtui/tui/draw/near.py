@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wbtui.display import fit
+from wbtui.display import fit, safe_token_text
 from wbtui.schema_neighbours import DEC, ENC
 from wbtui.tui.draw.bars import bar
 from wbtui.tui.draw.line import Line, cut, rule, spread, width_of
@@ -78,7 +78,7 @@ def _links(look: NearLook, row: int) -> list[tuple[str, Neighbour]]:
     """(text, neighbour) of the nearest feature of each layer, the nearest first."""
     found = [(t, n[0]) for t in look.layers() if (n := t.listed(row))]
     found.sort(key=lambda pair: -pair[1].cosine)
-    return [(f"{n.sae} #{n.feature} {cosine_text(n.cosine)}", n) for _, n in found]
+    return [(f"{safe_token_text(n.sae)} #{n.feature} {cosine_text(n.cosine)}", n) for _, n in found]
 
 
 def elsewhere_block(look: NearLook, row: int, width: int) -> list[Line]:
@@ -156,7 +156,7 @@ def list_lines(found: NearList, at: int, width: int, height: int, kind: str = DE
             level = item.table.bar(kind)
             right = f"99 % of noise {cosine_text(level)}" if math.isfinite(level) else "no null yet"
             words = ROLE_WORDS[item.table.role]
-            title = item.table.other.name + (f"  {words}" if words else "")
+            title = safe_token_text(item.table.other.name) + (f"  {words}" if words else "")
             lines.append((rule(width, title, right), -1))
         lines.append((_item_line(found, item, number == at, width, kind), number))
     here = next((i for i, (_, number) in enumerate(lines) if number == at), 0)
@@ -186,4 +186,8 @@ def _item_line(found: NearList, item: Item, chosen: bool, width: int, kind: str)
 def head_line(address: str, kind: str, count: int, width: int) -> Line:
     """What the list is."""
     what = "decoder rows" if kind == DEC else "encoder columns"
-    return spread([(" NEAREST ", "strong"), (address, "text")], [(f"by cosine of {what} · {count} ", "dim")], width)
+    return spread(
+        [(" NEAREST ", "strong"), (safe_token_text(address), "text")],
+        [(f"by cosine of {what} · {count} ", "dim")],
+        width,
+    )

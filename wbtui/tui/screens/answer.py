@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +13,7 @@ from textual.containers import Horizontal
 from textual.widgets import Input
 
 from wbtui.address import Address, parse_address
+from wbtui.display import safe_token_text
 from wbtui.errors import Cancelled, UsageError, WbtuiError
 from wbtui.features import answers
 from wbtui.features.asking import parse
@@ -143,7 +143,7 @@ class AnswerScreen(WbScreen):
         self.answer, self.found, self.rows, self.at, self.top = None, [], [], 0, 0
         self.pending = True
         self.notice = ("", "dim")
-        self.run_worker(self._ask(), group="ask", exclusive=True)
+        self.in_background(self._ask, group="ask", exclusive=True)
         self.draw()
 
     async def _ask(self) -> None:
@@ -253,7 +253,7 @@ class AnswerScreen(WbScreen):
         count = f"{len(self.rows):,} of {len(self.found):,} rows" if some else f"{len(self.found):,} rows"
         right: Line = [(f"  {count}", "text")]
         if self.filter_text:
-            right.append((f"  / {self.filter_text}", "strong"))
+            right.append((f"  / {safe_token_text(self.filter_text)}", "strong"))
         if self.marks:
             right.append((f"  {len(self.marks)} marked", "mark"))
         return spread(left, [*right, (" ", "text")], width)
@@ -389,7 +389,7 @@ class AnswerScreen(WbScreen):
             row = self.rows[self.at]
             key = self.key(row)
             self.marks ^= {key}
-            self.run_worker(self._keep(str(row["sae"]), int(row["feature"]), key in self.marks), group="keep")
+            self.in_background(self._keep, str(row["sae"]), int(row["feature"]), key in self.marks, group="keep")
             self._move(self.at + 1)
 
     async def _keep(self, sae: str, feature: int, on: bool) -> None:
@@ -467,7 +467,7 @@ class AnswerScreen(WbScreen):
         """Marked rows, or all that are shown, as CSV in the working folder."""
         rows = [row for row in self.rows if self.key(row) in self.marks] or self.rows
         if rows and self.answer is not None:
-            self.run_worker(partial(self._export, rows), group="export", exclusive=True)  # type: ignore[arg-type]
+            self.in_background(self._export, rows, group="export", exclusive=True)
 
     async def _export(self, rows: list[answers.Row]) -> None:
         assert self.answer is not None
@@ -486,7 +486,7 @@ class AnswerScreen(WbScreen):
     def action_copy(self) -> None:
         """The address to the clipboard."""
         if self.rows:
-            self.run_worker(self._copy(str(self.rows[self.at]["address"])), group="copy", exclusive=True)
+            self.in_background(self._copy, str(self.rows[self.at]["address"]), group="copy", exclusive=True)
 
     async def _copy(self, address: str) -> None:
         how = await copy_text(self.app, address)

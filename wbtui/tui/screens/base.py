@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -15,6 +17,8 @@ from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
     from wbtui.tui.app import WbtuiApp
+
+Background = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class WbScreen(Screen[str]):
@@ -102,6 +106,16 @@ class WbScreen(Screen[str]):
     def panel(self) -> str:
         """The panel that has the keys, in words."""
         return ""
+
+    def in_background(
+        self,
+        work: Callable[..., Coroutine[Any, Any, None]],
+        *args: Any,
+        group: str = "default",
+        exclusive: bool = False,
+    ) -> None:
+        """Run work beside the keys. It is called when its turn comes: where the app ends first, nothing was begun."""
+        self.run_worker(partial(work, *args), group=group, exclusive=exclusive)  # type: ignore[arg-type]
 
     def fit(self) -> None:
         """Draw for the present size."""

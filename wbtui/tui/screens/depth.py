@@ -10,6 +10,7 @@ from textual.binding import BindingType
 
 from wbtui.address import Address
 from wbtui.catalog.saes import SaeInfo
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.features.depth_profiles import CUTS, Depth, Layer, curve_of, gather
 from wbtui.features.heads import OTHER, STATISTIC_WORDS, HeadTable
@@ -73,7 +74,7 @@ class DepthScreen(PageScreen):
     def gather(self, look: bool = False) -> None:
         """Work out what is wanted in a thread; what is drawn stays until it is there."""
         self.pending = True
-        self.run_worker(self._gather(look, self.statistic, self.cut), group="gather", exclusive=True)
+        self.in_background(self._gather, look, self.statistic, self.cut, group="gather", exclusive=True)
 
     async def _gather(self, look: bool, statistic: str, cut: str) -> None:
         try:
@@ -123,8 +124,8 @@ class DepthScreen(PageScreen):
         missing = [layer.info.name for layer in self.by_layer if layer.table is None]
         readers = [layer for layer in self.by_layer if layer.info.reader_layer is not None]
         no_heads = [layer.info.name for layer in readers if layer.heads is None]
-        words = [f"no tokens: {', '.join(missing)}"] if missing else []
-        words += [f"no heads: {', '.join(no_heads)}"] if no_heads else []
+        words = [f"no tokens: {', '.join(map(safe_token_text, missing))}"] if missing else []
+        words += [f"no heads: {', '.join(map(safe_token_text, no_heads))}"] if no_heads else []
         right = f"{' · '.join(words)} " if words else "95 % intervals │ · noise "
         title = spread(left, [(right, "warn" if words else "dim")], width)
         note = f"in heads: {STATISTIC_WORDS[self.statistic]}, {CUT_WORDS[self.cut]}"
@@ -134,7 +135,7 @@ class DepthScreen(PageScreen):
         """Curves, or the map."""
         found = self.depth
         if self.failure or found is None:
-            words = self.failure or "gathering…"
+            words = safe_token_text(self.failure or "gathering…")
             return [[], *([("  ", "text"), *line] for line in wrap(words.split(), width - 4, "error"))]
         below = variation_line(found.variation, STATISTIC_WORDS[self.statistic], width)
         room = height - 2

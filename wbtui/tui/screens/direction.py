@@ -37,7 +37,7 @@ class DirectionScreen(ReadingScreen):
 
     def on_mount(self) -> None:
         """Ask."""
-        self.run_worker(self._ask(), group="ask", exclusive=True)
+        self.in_background(self._ask, group="ask", exclusive=True)
 
     async def _ask(self) -> None:
         from wbtui.features.probe_text import direction_lines

@@ -167,7 +167,7 @@ class ExportScreen(WbScreen):
         else:
             self.writing = True
             self.note = (f"writing {len(rows):,} features…", "dim")
-            self.run_worker(self._write(Path(path).expanduser(), rows), exclusive=True)
+            self.in_background(self._write, Path(path).expanduser(), rows, exclusive=True)
         self.fit()
 
     async def _write(self, path: Path, rows: np.ndarray) -> None:

@@ -74,7 +74,7 @@ class FlowScreen(WbScreen):
     def ask(self) -> None:
         """Ask the service, with the thresholds as they stand."""
         self.pending = True
-        self.run_worker(self._ask(), group="ask", exclusive=True)
+        self.in_background(self._ask, group="ask", exclusive=True)
         self.draw()
 
     async def _ask(self) -> None:
@@ -155,7 +155,7 @@ class FlowScreen(WbScreen):
     def action_export(self) -> None:
         """Picture and numbers."""
         if self.answer is not None:
-            self.run_worker(self._export(dict(self.answer)), group="export", exclusive=True)
+            self.in_background(self._export, dict(self.answer), group="export", exclusive=True)
 
     async def _export(self, answer: dict[str, Any]) -> None:
         def work() -> Path:

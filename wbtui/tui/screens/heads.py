@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import BindingType
@@ -102,7 +101,7 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
             self.draw()
             return
         self.pending = True
-        self.run_worker(partial(self._look, ask), group="look", exclusive=True)  # type: ignore[arg-type]
+        self.in_background(self._look, ask, group="look", exclusive=True)
 
     async def _look(self, ask: bool) -> None:
         shelf, statistic = self.shelf, self.spot.statistic
@@ -164,7 +163,7 @@ class HeadsScreen(HeadsActions, HeadsOnDemand, PageScreen):
             self.draw()
             return
         self.job_layer = layer
-        self.run_worker(partial(self._ask, layer), group="ask", exclusive=True)  # type: ignore[arg-type]
+        self.in_background(self._ask, layer, group="ask", exclusive=True)
 
     async def _ask(self, layer: int) -> None:
         try:

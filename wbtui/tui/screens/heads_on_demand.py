@@ -103,7 +103,7 @@ class HeadsOnDemand:
         target = message.page.get("target")
         if target is not None and target not in self.me.targets:
             self.me.targets[target] = None
-            self.me.run_worker(self._open_target(target), group=f"target {target}")
+            self.me.in_background(self._open_target, target, group=f"target {target}")
         self.want_pages()
         self.me.draw()
 

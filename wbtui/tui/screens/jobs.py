@@ -40,7 +40,7 @@ class JobsScreen(WbScreen):
 
     def on_mount(self) -> None:
         """Ask for the list; it goes on by events."""
-        self.run_worker(self._ask(), exclusive=True)
+        self.in_background(self._ask, exclusive=True)
 
     async def _ask(self) -> None:
         desk = self.wb.desk
@@ -101,7 +101,7 @@ class JobsScreen(WbScreen):
         """Cancel the job under the cursor."""
         jobs = self.jobs
         if jobs and jobs[self.at].get("state") in LIVE:
-            self.run_worker(self._cancel(int(jobs[self.at]["job"])), exclusive=True)
+            self.in_background(self._cancel, int(jobs[self.at]["job"]), exclusive=True)
 
     async def _cancel(self, job: int) -> None:
         try:
@@ -121,7 +121,7 @@ class JobsScreen(WbScreen):
             self.note = f"job {job['job']} is {job.get('state')}; r asks again for one that has ended"
             self.fit()
         else:
-            self.run_worker(self._retry(int(job["job"])), exclusive=True)
+            self.in_background(self._retry, int(job["job"]), exclusive=True)
 
     async def _retry(self, job: int) -> None:
         try:
@@ -140,7 +140,7 @@ class JobsScreen(WbScreen):
         """End the service, of whatever version, and start one of this version."""
         self.note = "restarting the service…"
         self.fit()
-        self.run_worker(self._restart(), exclusive=True)
+        self.in_background(self._restart, exclusive=True)
 
     async def _restart(self) -> None:
         try:
@@ -169,7 +169,7 @@ class LogScreen(ReadingScreen):
 
     def on_mount(self) -> None:
         """Read in a thread."""
-        self.run_worker(self._read(), exclusive=True)
+        self.in_background(self._read, exclusive=True)
 
     async def _read(self) -> None:
         self.log_text = await asyncio.to_thread(log_end)
@@ -180,7 +180,7 @@ class LogScreen(ReadingScreen):
         """The job's state and error, then the log."""
         out: list[Line] = []
         if self.job is not None:
-            state = str(self.job.get("state", ""))
+            state = safe_token_text(str(self.job.get("state", "")))
             head = f"JOB {self.job['job']} {safe_token_text(str(self.job.get('label') or ''))}"
             out.append(rule(width, head, state))
             error = self.job.get("error")

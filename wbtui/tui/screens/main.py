@@ -219,7 +219,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     def open(self, address: Address, view: st.View, *, at_top: bool = False) -> None:
         """Open an address in a thread; the view is shown when it is there, ``at_top`` on whichever row comes first."""
-        self.run_worker(self._open(address, view, at_top), group="open", exclusive=True)
+        self.in_background(self._open, address, view, at_top, group="open", exclusive=True)
 
     async def _open(self, address: Address, view: st.View, at_top: bool) -> None:
         try:
@@ -257,7 +257,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         if self.opened.missing:
             self.ask_compute("screen")
         else:
-            self.run_worker(self.wb.desk.look(), group="look")
+            self.in_background(self.wb.desk.look, group="look")
 
     def on_open_failed(self, message: say.OpenFailed) -> None:
         """Say why; what was open stays open."""
@@ -275,7 +275,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self._ticket += 1
         if not self._arranging:
             self._arranging = True
-            self.run_worker(self._arrange(), group="arrange")
+            self.in_background(self._arrange, group="arrange")
 
     async def _arrange(self) -> None:
         ticket = -1
@@ -301,7 +301,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             else:
                 self.view = st.settle(self.view, old, self.rows, self.height_rows)
             if not len(rows) and message.arranged.filter:
-                self.run_worker(self._hint(message.arranged), group="hint", exclusive=True)
+                self.in_background(self._hint, message.arranged, group="hint", exclusive=True)
         self.draw()
         self.make_background()
 

@@ -216,7 +216,7 @@ class MainActions:
                 self.notify_line(f"#{feature} is hidden by the filter; its card is shown", "warn")
             return
         if is_page(text):
-            me.run_worker(self._visit_page(text), group="page", exclusive=True)
+            me.in_background(self._visit_page, text, group="page", exclusive=True)
             return
         name, _, _ = text.removeprefix("@").partition("#")
         if opened is not None and (text.startswith("@") or any(name == s.name for s in opened.saes)):
@@ -450,7 +450,7 @@ class MainActions:
         """The address to the clipboard."""
         me = self.me
         address = str(Address(me.view.model, me.view.sae, me.view.cursor))
-        me.run_worker(self._copy(address), group="copy", exclusive=True)
+        me.in_background(self._copy, address, group="copy", exclusive=True)
 
     def action_copy_page(self) -> None:
         """The feature's page on Neuronpedia to the clipboard; no network."""
@@ -458,7 +458,7 @@ class MainActions:
         if me.opened is None:
             return
         if page := page_for(me.opened.sae, me.view.cursor):
-            me.run_worker(self._copy(page), group="copy", exclusive=True)
+            me.in_background(self._copy, page, group="copy", exclusive=True)
         else:
             self.notify_line("no page on Neuronpedia is known of this SAE", "dim")
 

@@ -62,7 +62,7 @@ class MainKeep:
         table = me.opened.table
         table.keep(replace(table.kept, marks=new.bits, serial=table.kept.serial))
         me.wb.keeper.owe(self.site, old, new)
-        me.run_worker(self._flush(), group="keep")
+        me.in_background(self._flush, group="keep")
         self.refiltered()
 
     async def _flush(self) -> None:
@@ -110,7 +110,7 @@ class MainKeep:
             store.set_tags(site, feature, tags)
             return f"#{feature}: " + (" ".join("#" + t for t in tags) or "no tags")
 
-        me.run_worker(self._tag(site, change), group="keep")
+        me.in_background(self._tag, site, change, group="keep")
 
     async def _tag(self, site: Site, change: object) -> None:
         me = self.me
@@ -161,7 +161,7 @@ class MainKeep:
 
     def on_note_kept(self, message: NoteKept) -> None:
         """Enter."""
-        self.me.run_worker(self._keep_note(), group="keep")
+        self.me.in_background(self._keep_note, group="keep")
 
     async def _keep_note(self) -> None:
         me, editor = self.me, self.editor
@@ -192,7 +192,7 @@ class MainKeep:
             editor.say(" changed: ⏎ keeps it, Esc again leaves without")
             editor.warned = True
             return
-        self.me.run_worker(self._leave_note(), group="keep")
+        self.me.in_background(self._leave_note, group="keep")
 
     async def _leave_note(self) -> None:
         me, editor = self.me, self.editor

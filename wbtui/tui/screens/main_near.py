@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from wbtui.address import Address
@@ -50,7 +49,7 @@ class MainNear:
     def look_for_near(self) -> None:
         """Take in the comparisons that are there, in a thread; ask for what is missing once the rows are there."""
         if self.me.opened is not None:
-            self.me.run_worker(partial(self._look_for_near, self.me.opened), group="near", exclusive=True)  # type: ignore[arg-type]
+            self.me.in_background(self._look_for_near, self.me.opened, group="near", exclusive=True)
 
     async def _look_for_near(self, opened: Opened) -> None:
         shelf = opened.table.neighbours
@@ -169,7 +168,7 @@ class MainNear:
         if place is None or (place.model.name, place.sae.name) != (model, sae):
             if not self.pinning:
                 self.pinning = True
-                me.run_worker(self._open_pin(Address(model, sae, row)), group="pin", exclusive=True)
+                me.in_background(self._open_pin, Address(model, sae, row), group="pin", exclusive=True)
             return None
         self.pinned = place
         look = Look(
@@ -217,7 +216,7 @@ class MainNear:
         key = (a.sae.path, i, b.sae.path, j)
         found = self.cosines.get(key)
         if found is None:
-            self.me.run_worker(self._read_cosines(a, i, b, j, key), group="cosines", exclusive=True)
+            self.me.in_background(self._read_cosines, a, i, b, j, key, group="cosines", exclusive=True)
         return Between(found, noise)
 
     async def _read_cosines(self, a: Opened, i: int, b: Opened, j: int, key: tuple[str, int, str, int]) -> None:

@@ -23,11 +23,11 @@ def empty_lines(
     def say(*texts: tuple[str, str]) -> list[Line]:
         out: list[Line] = [[]]
         for text, role in texts:
-            out += [[("   ", "text"), *line] for line in wrap(text.split(), room, role)]
+            out += [[("   ", "text"), *line] for line in wrap(safe_token_text(text).split(), room, role)]
         return out
 
     if failure:
-        return say((safe_token_text(failure), "error"), ("o opens another model or SAE", "dim"))
+        return say((failure, "error"), ("o opens another model or SAE", "dim"))
     if opened is None:
         return say(("opening…", "dim"))
     if opened.table.n == 0:
@@ -64,7 +64,7 @@ def waiting_lines(screen: MainScreen, row: int, width: int) -> list[Line]:
     out = [head]
 
     def say(text: str, role: str = "dim") -> None:
-        out.extend(wrap(text.split(), width, role))
+        out.extend(wrap(safe_token_text(text).split(), width, role))
 
     failed = screen.row_failure.get(row)
     if failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wbtui.display import safe_token_text
@@ -44,7 +43,7 @@ class MainWork:
 
     def ask_compute(self, priority: str) -> None:
         """Ask the service for what is missing."""
-        self.me.run_worker(self._compute(priority), group="compute", exclusive=True)
+        self.me.in_background(self._compute, priority, group="compute", exclusive=True)
 
     async def _compute(self, priority: str) -> None:
         me = self.me
@@ -115,7 +114,7 @@ class MainWork:
             me.job = {**me.job, **{k: v for k, v in job.items() if k != "event"}}
             if job.get("event") == "job" and job.get("state") in ("done", "failed", "cancelled"):
                 me.job = None
-                me.run_worker(self._recheck, group="recheck", exclusive=True)  # type: ignore[arg-type]
+                me.in_background(self._recheck, group="recheck", exclusive=True)
                 error = job.get("error")
                 if job["state"] == "failed" and isinstance(error, dict):
                     self.me.notify_line(WbtuiError.from_json(error).line(), "error")
@@ -124,7 +123,7 @@ class MainWork:
         if job.get("event") == "product":
             self.look_for_heads()
             me.look_for_near()
-            me.run_worker(self._recheck, group="recheck", exclusive=True)  # type: ignore[arg-type]
+            me.in_background(self._recheck, group="recheck", exclusive=True)
         if job.get("event") in ("shard", "product", "job", "connected"):
             me._again_soon()
         me.draw_last()
@@ -145,7 +144,7 @@ class MainWork:
     def look_for_heads(self) -> None:
         """Open the reader layer's heads in a thread, or pick up what landed of them."""
         if self.me.opened is not None:
-            self.me.run_worker(partial(self._look_for_heads, self.me.opened), group="heads", exclusive=True)  # type: ignore[arg-type]
+            self.me.in_background(self._look_for_heads, self.me.opened, group="heads", exclusive=True)
 
     async def _look_for_heads(self, opened: Opened) -> None:
         shelf = opened.table.heads
@@ -194,7 +193,7 @@ class MainWork:
         if self.me.opened is None or self.me._making or self.me._made == self.me.opened.table.version:
             return
         self.me._making = True
-        self.me.run_worker(self.me._make_background(self.me.opened), group="background")
+        self.me.in_background(self.me._make_background, self.me.opened, group="background")
 
     async def _make_background(self, opened: Opened) -> None:
         version = opened.table.version

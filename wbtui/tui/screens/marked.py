@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import BindingType
 
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.features.marked import SharedHead, SharedWords, shared_heads, shared_words
 from wbtui.tui import keymap
@@ -57,7 +58,7 @@ class SetScreen(PageScreen):
 
     def on_mount(self) -> None:
         """Look up what they share in a thread; ask the service for cosines."""
-        self.run_worker(self._gather(), group="gather", exclusive=True)
+        self.in_background(self._gather, group="gather", exclusive=True)
 
     async def _gather(self) -> None:
         table = self.opened.table
@@ -113,7 +114,7 @@ class SetScreen(PageScreen):
         if self.answer is not None:
             out += cosines_block(self.opened.table, self.answer, width)
         else:
-            words = f"– {self.failure}" if self.failure else "cosines are on their way…"
+            words = f"– {safe_token_text(self.failure)}" if self.failure else "cosines are on their way…"
             out += [[("COSINES OF DECODERS", "head")], *wrap(words.split(), width, "dim")]
         return out
 

@@ -12,6 +12,7 @@ from wbtui.address import Address
 from wbtui.catalog.plan_match import MatchPlan, plan_match
 from wbtui.catalog.saes import SaeInfo, stream_position
 from wbtui.definitions import MatchDefinition, to_json
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError, WorkError
 from wbtui.features.match import BAR, LISTS, Matching, summary
 from wbtui.store.products import Product
@@ -126,8 +127,8 @@ class MatchScreen(PageScreen):
         """Where one is; A and B; the rule."""
         opened = self.opened
         crumb = frame.crumb((short_name(opened.model.name), "match"), meaning_of(opened.table), width)
-        a = f" A {opened.sae.name} {opened.sae.d_sae:,}"
-        b = f"   B {self.other.name} {self.other.d_sae:,}" if self.other is not None else ""
+        a = f" A {safe_token_text(opened.sae.name)} {opened.sae.d_sae:,}"
+        b = f"   B {safe_token_text(self.other.name)} {self.other.d_sae:,}" if self.other is not None else ""
         right = "cosine of decoder rows in the stream " if width >= 100 else "cosines of decoders "
         warnings = " · ".join(self.plan.warnings) if self.plan is not None else ""
         title = spread([(a + b, "text")], [(right, "dim")], width)
@@ -138,7 +139,7 @@ class MatchScreen(PageScreen):
         if self.other is None:
             return choices_lines(self.choices, self.at, self.failure, width)
         if self.matching is None:
-            return [[], [(f"matching with {self.other.name}…", "dim")]]
+            return [[], [(f"matching with {safe_token_text(self.other.name)}…", "dim")]]
         out = [*share_lines(self.matching, self.control, width), [("─" * width, "rule")]]
         out += [tabs_line(self.matching, self.which, self.bar, width), [(fit_words(self.which, width), "dim")]]
         room = max(1, height - len(out))
@@ -155,7 +156,7 @@ class MatchScreen(PageScreen):
     def last_line(self, width: int) -> Line:
         """What was said, or what the list's signs mean."""
         if self.notice[0] or self.matching is None:
-            return cut([(" " + self.notice[0], self.notice[1])], width)
+            return cut([(" " + safe_token_text(self.notice[0] or " "), self.notice[1])], width)
         return cut([(" = mutual · ~ nearest one way only · ×n parts of a split · bars are ours", "faint")], width)
 
     # Keys -----------------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ class MatchScreen(PageScreen):
             if self.choices and not self.pending:
                 self.other, self.failure, self.pending = self.choices[self.at], "", True
                 self.at = 0
-                self.run_worker(self._match(self.other), group="match", exclusive=True)
+                self.in_background(self._match, self.other, group="match", exclusive=True)
                 self.draw()
         elif self.rows:
             row = self.rows[self.at]

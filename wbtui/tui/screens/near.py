@@ -11,6 +11,7 @@ from textual.binding import BindingType
 
 from wbtui.address import Address
 from wbtui.catalog.plan_neighbours import ALL
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.schema_neighbours import DEC, ENC
 from wbtui.tui import keymap
@@ -60,7 +61,7 @@ class NearScreen(WbScreen):
 
     def look(self) -> None:
         """Take in comparisons and words, in a thread."""
-        self.run_worker(self._look(), group="look", exclusive=True)
+        self.in_background(self._look, group="look", exclusive=True)
 
     async def _look(self) -> None:
         shelf = self.opened.table.neighbours
@@ -110,7 +111,8 @@ class NearScreen(WbScreen):
     def tell(self, text: str, role: str = "dim") -> None:
         """A line under the list."""
         self.note = text
-        self.query_one("#note", Lines).set_lines([cut([(" " + text, role)], self.app.size.width)])
+        text = text or " "
+        self.query_one("#note", Lines).set_lines([cut([(" " + safe_token_text(text), role)], self.app.size.width)])
 
     def items(self) -> tuple[Item, ...]:
         """What is listed."""
@@ -166,7 +168,7 @@ class NearScreen(WbScreen):
 
     def action_all(self) -> None:
         """Compare with every SAE of the model."""
-        self.run_worker(self._ask(ALL), group="ask", exclusive=True)
+        self.in_background(self._ask, ALL, group="ask", exclusive=True)
 
     def _chosen(self) -> Address | None:
         items = self.items()

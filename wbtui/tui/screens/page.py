@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 
 from wbtui.definitions import RECONSTRUCTION
+from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.tui.draw.line import Line, cut
 from wbtui.tui.drawn_export import others_words
@@ -72,7 +72,7 @@ class PageScreen(WbScreen):
     def last_line(self, width: int) -> Line:
         """The last line."""
         text, role = self.notice if self.notice[0] else (RECONSTRUCTION, "faint")
-        return cut([(" " + text, role)], width)
+        return cut([(" " + safe_token_text(text), role)], width)
 
     def draw(self) -> None:
         """Everything."""
@@ -107,7 +107,7 @@ class PageScreen(WbScreen):
 
     def write_files(self, make: Callable[[Path], list[Path]]) -> None:
         """Write files into the working folder in a thread, and say which."""
-        self.run_worker(partial(self._write, make), group="export", exclusive=True)  # type: ignore[arg-type]
+        self.in_background(self._write, make, group="export", exclusive=True)
 
     async def _write(self, make: Callable[[Path], list[Path]]) -> None:
         try:

@@ -129,7 +129,7 @@ class PickScreen(WbScreen):
 
     def on_mount(self) -> None:
         """The open model's SAEs are there; all others are looked for in a thread."""
-        self.run_worker(self._load(), group="picks", exclusive=True)
+        self.in_background(self._load, group="picks", exclusive=True)
 
     async def _load(self) -> None:
         mine = self.opened.model
@@ -237,7 +237,7 @@ class PickScreen(WbScreen):
     def action_open(self) -> None:
         """Open what is under the cursor, at the feature that was typed behind ``#``."""
         if is_page(self.text):
-            self.run_worker(self._page(self.text), group="page", exclusive=True)
+            self.in_background(self._page, self.text, group="page", exclusive=True)
             return
         pick = self.under
         if pick is None:
@@ -294,7 +294,7 @@ class PickScreen(WbScreen):
         self.word = ""
         now = self.wb.downloads.now
         if now is not None and now.state == "done":
-            self.run_worker(self._load(), group="picks", exclusive=True)
+            self.in_background(self._load, group="picks", exclusive=True)
         self.fit()
 
     def action_move(self, delta: int) -> None:

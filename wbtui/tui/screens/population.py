@@ -83,7 +83,7 @@ class PopulationScreen(PageScreen):
     def gather(self) -> None:
         """Make what is wanted in a thread; what is drawn stays until it is there."""
         self.pending = True
-        self.run_worker(self._gather(self.wanted), group="gather", exclusive=True)
+        self.in_background(self._gather, self.wanted, group="gather", exclusive=True)
 
     async def _gather(self, wanted: Wanted) -> None:
         table = self.opened.table

@@ -101,7 +101,7 @@ class StartScreen(WbScreen):
 
     def on_mount(self) -> None:
         """Look around in a thread."""
-        self.run_worker(self._load(), group="models")
+        self.in_background(self._load, group="models")
 
     async def _load(self) -> None:
         self.last = await asyncio.to_thread(load_session)
@@ -113,6 +113,8 @@ class StartScreen(WbScreen):
         self._load_saes()
 
     def _to_model(self, name: str) -> None:
+        # a folder that was opened by its path stands here by its name
+        name = next((m.name for m in self._models if isinstance(m, ModelInfo) and m.path == name), name)
         found = [canonical_model(model.name) for model in self._models]
         wanted = canonical_model(name)
         names = [model.name for model in self._models]
@@ -122,7 +124,7 @@ class StartScreen(WbScreen):
         model = self.chosen
         if model is not None and model.name not in self.saes and model.name not in self.busy:
             self.busy.add(model.name)
-            self.run_worker(self._saes_of(model), group="saes")
+            self.in_background(self._saes_of, model, group="saes")
 
     async def _saes_of(self, model: ModelInfo | PublishedModel) -> None:
         rows: list[SaeRow] = []
@@ -306,7 +308,7 @@ class StartScreen(WbScreen):
         """A model: on to its SAEs, at its last layer; an SAE: open it; what is not on disk says how it gets there."""
         model = self.chosen
         if is_address(self.text):
-            self.run_worker(self._go(self.text), group="go", exclusive=True)
+            self.in_background(self._go, self.text, group="go", exclusive=True)
             return
         if model is None:
             return
@@ -374,7 +376,7 @@ class StartScreen(WbScreen):
         self.word = ""
         now = self.wb.downloads.now
         if now is not None and now.state == "done":
-            self.run_worker(self._look_again(), group="models")
+            self.in_background(self._look_again, group="models")
         self.fit()
 
     def _across(self, saes: bool) -> None:

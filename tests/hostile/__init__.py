@@ -1,0 +1,1 @@
+"""Text that breaks screens, through everything that shows or writes text."""
