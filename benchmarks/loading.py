@@ -291,7 +291,12 @@ def main() -> int:
     needed = sizes["needed"] / 2**20
     print(f"tensors in use: {needed:.0f} MB")
     if args.json is not None:
-        record = {"layers": layers, "vocab": vocab, "factor": factor, "needed_mb": needed, "cases": results}
+        record: dict[str, Any] = {"layers": layers, "vocab": vocab, "factor": factor, "needed_mb": needed}
+        record |= {"cases": results}
+        if base:
+            record["memory_ratio"] = ours["peak_mb"] / needed
+            theirs = results.get("TransformerBridge", {}).get("seconds")
+            record |= {"bridge_ratio": base / theirs} if theirs else {}
         args.json.write_text(json.dumps(record, indent=1))
     failed = ours.get("seconds") is None and "wbtui" in args.cases
     return 1 if failed else 0
