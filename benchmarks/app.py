@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.picture import Picture
 from wbtui import schema
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import plan_tokens
@@ -139,6 +140,7 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-c", code, address])
         self.resize(size)
         self.output = b""
+        self.picture = Picture(*size)
 
     def resize(self, size: tuple[int, int]) -> None:
         """Columns and rows of the terminal."""
@@ -159,12 +161,18 @@ class Terminal:
         self.output += data
         return data
 
+    def shown(self) -> str:
+        """What is on screen; taken in only when asked for, so that no clock waits for it."""
+        new, self.output = self.output, b""
+        self.picture.feed(new)
+        return self.picture.text
+
     def until(self, needle: bytes, within: float = 60.0) -> float:
-        """Seconds from the start until ``needle`` has come."""
+        """Seconds from the start until ``needle`` is on screen."""
         deadline = time.perf_counter() + within
-        while needle not in self.output:
+        while needle.decode() not in self.shown():
             if time.perf_counter() > deadline:
-                raise SystemExit(f"the app did not show {needle!r} in {within:g} s: {self.output[-2000:]!r}")
+                raise SystemExit(f"the app did not show {needle!r} in {within:g} s: \n{self.shown()}")
             self.read(0.5)
         return time.perf_counter() - self.started
 
@@ -218,7 +226,6 @@ def measure(n: int, size: tuple[int, int], repeats: int) -> dict[str, Any]:
                 terminal.read(left)
         os.write(terminal.fd, b"j")
         after = terminal.frames()
-        terminal.output = b""
         os.write(terminal.fd, b"F")
         terminal.until(b"false discovery")
         terminal.quiet()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.app import FRAME_END, KEYS_PER_SECOND, QUIET, Terminal, build
+from benchmarks.picture import Picture
 
 AIMS = {
     "cursor_bytes": 1500.0, "cursor_ms": 5.0, "page_ms": 20.0, "sort_ms": 250.0, "mount_ms": 500.0, "memory_mb": 30.0,
@@ -49,6 +50,7 @@ class Peer(Terminal):
             os.execv(sys.executable, [sys.executable, "-m", "benchmarks.peer_tables", kind, str(n)])
         self.resize(size)
         self.output = b""
+        self.picture = Picture(*size)
 
 
 def anonymous_mb(pid: int) -> float:

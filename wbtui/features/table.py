@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from wbtui.catalog.plan import TokensPlan
 
 
+WORD_LISTS = 512
+"""Lists of words that are remembered."""
 WORDS_TOLD = 20_000
 """Words among which a near one is looked for where text finds nothing."""
 
@@ -375,7 +377,14 @@ class FeatureTable:
             side: ``writes``, ``against`` (what it pushes down) or ``reads``.
             k: how many.
         """
-        return word_list(self, self._checked(row), side, k)
+        lists: dict[tuple[int, str], tuple[int, list[Word]]] = self._cached("words", dict)
+        made, found = lists.get((self._checked(row), side), (0, []))
+        if made < k:  # a card asks for one list several times
+            if len(lists) >= WORD_LISTS:
+                lists.clear()
+            found = word_list(self, row, side, k)
+            lists[row, side] = k, found
+        return found[:k]
 
     def sentence(self, row: int) -> str:
         """What the feature is, in capitals: ``SET OF 9 WORDS``, ``ONE WORD``, ``MIX OF 7``, …"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,16 @@ class Word:
 
 def word_list(table: FeatureTable, row: int, side: str, k: int) -> list[Word]:
     """See :meth:`FeatureTable.words`."""
-    z = np.asarray(table.cell(f"{side}.word_z", row), dtype=np.float64)[:k]
-    ids = np.asarray(table.cell(f"{side}.word_ids", row))[:k]
+    every = np.asarray(table.cell(f"{side}.word_z", row))
+    z = every[:k].astype(np.float64).tolist()
+    ids = table.cell(f"{side}.word_ids", row)[:k].tolist()
     base, listed = ("writes", "bottom") if side == "against" else (side, "top")
-    shown = np.asarray(table.cell(f"{base}.{listed}_ids", row))
-    values = np.asarray(table.cell(f"{base}.{listed}_values", row), dtype=np.float64)
+    shown = table.cell(f"{base}.{listed}_ids", row).tolist()
+    values = table.cell(f"{base}.{listed}_values", row).tolist()
     mean, std = float(table.cell(f"{base}.mean", row)), float(table.cell(f"{base}.std", row))
     sign = -1.0 if side == "against" else 1.0
-    bars = table.thresholds.side(side)
-    beyond = int(classes.words_beyond(np.asarray(table.cell(f"{side}.word_z", row))[None], bars.word_z)[0])
-    by_id = {int(token): float(value) for token, value in zip(shown, values, strict=True) if token >= 0}
+    beyond = beyond_of(every, table.thresholds.side(side).word_z)
+    by_id = {token: value for token, value in zip(shown, values, strict=True) if token >= 0}
     counts: dict[int, int] = {}
     vocab = table.vocab
     if vocab is not None:
@@ -57,8 +58,8 @@ def word_list(table: FeatureTable, row: int, side: str, k: int) -> list[Word]:
                 word = int(vocab.word_ids[token])
                 counts[word] = counts.get(word, 0) + 1
     out = []
-    for rank, (token, score) in enumerate(zip(ids.tolist(), z.tolist(), strict=True)):
-        if token < 0 or not np.isfinite(score):
+    for rank, (token, score) in enumerate(zip(ids, z, strict=True)):
+        if token < 0 or not math.isfinite(score):
             break
         count = 1
         if vocab is not None and token < vocab.n:
@@ -74,6 +75,12 @@ def word_list(table: FeatureTable, row: int, side: str, k: int) -> list[Word]:
             )
         )
     return out
+
+
+def beyond_of(word_z: np.ndarray, bars: np.ndarray) -> int:
+    """:func:`wbtui.features.classes.words_beyond` of one row."""
+    pairs = zip(word_z.tolist(), bars.tolist(), strict=False)  # float32 and float64 compared exactly
+    return max((rank for rank, (score, bar) in enumerate(pairs, 1) if score > bar), default=0)
 
 
 def count_text(table: FeatureTable, row: int, side: str = "writes") -> str:

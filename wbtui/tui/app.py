@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import events
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -28,6 +29,7 @@ from wbtui.tui.palette import KeyCommands, Places
 from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
+from wbtui.tui.slim import slim_driver
 from wbtui.tui.state import SortKey, View
 from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
 
@@ -109,6 +111,20 @@ class WbtuiApp(App[int]):
         self.last_words = ""
         """What the user has to know after the screen is gone."""
 
+    def on_resize(self, event: events.Resize) -> None:
+        """Terminals move and clear cells as they please."""
+        self._forget_cells()
+
+    def _forget_cells(self) -> None:
+        forget = getattr(self._driver, "forget", None)
+        if forget is not None:
+            forget()
+
+    def action_redraw(self) -> None:
+        """Send every cell again, whatever the terminal is thought to show."""
+        self._forget_cells()
+        self.screen.refresh()
+
     def _tell(self, message: Message) -> None:
         """What the desk says goes to the screen on top and to the main screen under it."""
         for screen in self.screen_stack:
@@ -143,8 +159,12 @@ class WbtuiApp(App[int]):
             self.leave(None)
 
     def get_driver_class(self) -> type[Driver]:
-        """Textual's own, that outlives its terminal and counts what it writes."""
-        return counted(hangup.outliving(super().get_driver_class()), self.pace)
+        """Textual's own, that outlives its terminal, counts what it writes and sends only what changes."""
+        own = super().get_driver_class()
+        driver = hangup.outliving(own)
+        if own.__name__ == "LinuxDriver":
+            return slim_driver(counted(driver, self.pace, thinned=True))
+        return counted(driver, self.pace)
 
     @property
     def main(self) -> MainScreen | None:

@@ -42,9 +42,9 @@ class Pace:
         return self._free_at - (time.monotonic() if now is None else now) <= SLACK
 
 
-def counted(driver: type[Any], pace: Pace) -> type[Any]:
-    """A Textual driver whose writes are counted, and made small where a line is slow."""
-    slow = pace.bytes_per_second > 0
+def counted(driver: type[Any], pace: Pace, *, thinned: bool = False) -> type[Any]:
+    """A Textual driver whose writes are counted, and made small where a line is slow (unless they come ``thinned``)."""
+    slow = pace.bytes_per_second > 0 and not thinned
     erase = slow and erases()
 
     last = ("", 0.0)

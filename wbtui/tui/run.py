@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 SETTLED_WITHIN = 120.0
 """Seconds until a picture is taken of whatever is there."""
+
+FRAMES_PER_SECOND = "240"
+"""At most; only what changes is drawn. At Textual's 60 a second frame waits 17 ms for its turn."""
 
 
 def has_terminal() -> bool:
@@ -50,6 +54,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         )
     place = checked_address(address)
     meaning = named_definition(definition) if isinstance(definition, str) else definition
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.data import load_session
 

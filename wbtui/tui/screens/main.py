@@ -23,6 +23,7 @@ from wbtui.tui import state as st
 from wbtui.tui.data import Arranged, Opened, arrange, open_address, why_empty
 from wbtui.tui.draw import frame
 from wbtui.tui.draw.card import Look, card_lines, short_card
+from wbtui.tui.draw.line import Line
 from wbtui.tui.draw.page import page_lines
 from wbtui.tui.draw.population import Population
 from wbtui.tui.facts import meaning_of, short_name, state_of
@@ -38,12 +39,14 @@ from wbtui.tui.widgets.feature_table import FeatureTableView
 from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from textual.binding import BindingType
 
-CARD_REST = 0.06
-"""Seconds that the cursor must rest before the card follows, while keys come fast."""
-HELD = 0.13
-"""Keys nearer to each other than this count as held: the card then waits for the rest."""
+CARD_EVERY = 0.05
+"""Seconds between two cards while keys come fast; a slow line would else fall behind the cursor."""
+AHEAD_REST = 0.03
+"""Seconds of rest before the next cards are made ahead."""
 HINT_REST = 0.15
 """Seconds without another keystroke after which it is looked up why nothing matches."""
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
@@ -100,7 +103,10 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self._arranging = False
         self._made = -1
         self._making = False
-        self._last_move = 0.0
+        self._card_drawn = 0.0
+        self._ahead: dict[tuple[object, ...], list[Line]] = {}
+        """Cards made before they are asked for; gone at whatever may change a card beside the cursor."""
+        self._ahead_timer: Timer | None = None
         self._card_timer: Timer | None = None
         self._refresh_timer: Timer | None = None
 
@@ -430,30 +436,58 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self.table_view.show(table, self.view, self.rows, empty)
 
     def draw_card_soon(self) -> None:
-        """The card now, or once the cursor rests if keys come fast."""
-        now = time.monotonic()
-        held, self._last_move = now - self._last_move < HELD, now
+        """The card in this frame; where the last one was drawn just now or more keys wait, a moment later."""
         if self._card_timer is not None:
-            self._card_timer.stop()
-            self._card_timer = None
-        if held:
-            self._card_timer = self.set_timer(CARD_REST, self.draw_card)
+            return
+        wait = self._card_drawn + CARD_EVERY - time.monotonic()
+        if wait > 0 or self.app.message_queue_size:
+            self._card_timer = self.set_timer(max(wait, 0.01), self._draw_card_next)
         else:
-            self.call_after_refresh(self.draw_card)
+            self._draw_card_next()
 
-    def draw_card(self) -> None:
-        """The card of the feature under the cursor; its row is asked for if it is not there."""
-        self._card_timer = None
+    def _draw_card_next(self) -> None:
+        """The card where only the cursor may have moved: it may have been made ahead."""
+        ahead = self._ahead
+        self.draw_card(ahead)
+        self._ahead = ahead
+        if self._ahead_timer is not None:
+            self._ahead_timer.stop()
+        self._ahead_timer = self.set_timer(AHEAD_REST, self._make_ahead)
+
+    def _make_ahead(self) -> None:
+        """Cards and rows that the next key most likely shows: one, or a few, at a time, so that no key waits long."""
+        self._ahead_timer = None
+        opened, view = self.opened, self.view
+        if opened is None or view.page != "main" or not self.split or self.app.message_queue_size:
+            return
+        here, step = self.rows.position(view.cursor), max(1, self.height_rows - 1)
+        if here < 0:
+            return
         card = self.query_one("#card", Card)
         width, height = card.inner_width, card.size.height
-        if self.opened is None or width <= 0:
-            card.set_lines([])
-            return
-        table, row = self.opened.table, self.view.cursor
-        if not 0 <= row < table.n:
-            card.set_lines([])
-            return
-        look = Look(
+        for delta in (1, -1, step, -step):
+            row = int(self.rows.order[min(max(here + delta, 0), len(self.rows) - 1)])
+            key = self._card_key(row, width, height)
+            if key not in self._ahead and state_of(opened.table, row) != "absent":
+                if len(self._ahead) >= 64:
+                    self._ahead.clear()
+                self._ahead[key] = card_lines(opened.table, row, width, height, self._look(row))
+                break
+        else:
+            likely = self.rows.order[max(0, view.top - step) : view.top + 2 * step + 1]
+            if not self.table_view.prepare(likely.tolist(), 6):
+                return
+        self._ahead_timer = self.set_timer(0.005, self._make_ahead)
+
+    def _card_key(self, row: int, width: int, height: int) -> tuple[object, ...]:
+        assert self.opened is not None
+        table, view = self.opened.table, self.view
+        return table.state, table.kept.serial, row, width, height, row in view.marks, view.tokens
+
+    def _look(self, row: int) -> Look:
+        """What the card of a row is drawn with."""
+        assert self.opened is not None
+        return Look(
             marked=row in self.view.marks,
             tokens=self.view.tokens,
             layer=self.opened.sae.layer,
@@ -464,17 +498,38 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             unmasked=row in self.unmasked,
             online=page_for(self.opened.sae, row) if self.view.page == "card" else "",
         )
+
+    def draw_card(self, ahead: Mapping[tuple[object, ...], list[Line]] | None = None) -> None:
+        """The card of the feature under the cursor; its row is asked for if it is not there.
+
+        ``ahead``: cards that were made before they were asked for, where nothing but the cursor has moved since.
+        """
+        self._ahead = {}
+        if self._card_timer is not None:
+            self._card_timer.stop()
+            self._card_timer = None
+        self._card_drawn = time.monotonic()
+        card = self.query_one("#card", Card)
+        width, height = card.inner_width, card.size.height
+        if self.opened is None or width <= 0:
+            card.set_lines([])
+            return
+        table, row = self.opened.table, self.view.cursor
+        if not 0 <= row < table.n:
+            card.set_lines([])
+            return
         if self.view.page == "compare":
             lines = self.compare_page(width, height)
         elif state_of(table, row) == "absent":
             self.ask_row(row)
             lines = waiting_lines(self, row, width)
         elif self.view.page == "card":
-            lines = page_lines(table, row, width, look)
+            lines = page_lines(table, row, width, self._look(row))
         elif self.split:
-            lines = card_lines(table, row, width, height, look)
+            made = (ahead or {}).get(self._card_key(row, width, height))
+            lines = made or card_lines(table, row, width, height, self._look(row))
         else:
-            lines = short_card(table, row, width, height - 1, look)
+            lines = short_card(table, row, width, height - 1, self._look(row))
         if self.view.page == "main" and not self.split:
             lines = [frame.separator(width, None, note=frame.share_note(self.summary)), *lines]
         self.card_length = len(lines)

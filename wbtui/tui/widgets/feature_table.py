@@ -5,22 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.style import Style
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from wbtui.tui import state as st
 from wbtui.tui.draw.line import Line, to_strip
 from wbtui.tui.draw.rows import GUTTER, Cell, header, layout, row_line
 from wbtui.tui.messages import HeaderClicked, RowClicked, TableScrolled
-from wbtui.tui.theme import PALETTES, Ink
+from wbtui.tui.theme import Ink
+from wbtui.tui.widgets.lines import Drawn
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
 
 
-class FeatureTableView(Widget, can_focus=False):
+class FeatureTableView(Drawn, can_focus=False):
     """Header and rows. Its right-hand column is the divider to the card, and shows where in the list one is."""
 
     DEFAULT_CSS = "FeatureTableView { width: 1fr; height: 1fr; }"
@@ -35,9 +36,10 @@ class FeatureTableView(Widget, can_focus=False):
         self._ranged: frozenset[int] = frozenset()
         self._empty: list[Line] = []
         self._cache: dict[tuple[int, bool, bool], Line] = {}
+        self._strips: dict[tuple[object, ...], Strip] = {}
         self.divider = True
         self.painted = 0
-        """Lines drawn so far (benchmarks and tests read it)."""
+        """Rows drawn so far (benchmarks and tests read it)."""
 
     @property
     def page_height(self) -> int:
@@ -75,6 +77,7 @@ class FeatureTableView(Widget, can_focus=False):
         if self._drawn[:1] != (content,):
             self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
             self._cache.clear()
+            self._strips.clear()
         self._ranged = frozenset(st.ranged(view, rows).tolist()) if view.anchor is not None else frozenset()
         if self._drawn != (content, key) or view.anchor is not None or old_view is None:
             self._drawn = (content, key)
@@ -93,32 +96,35 @@ class FeatureTableView(Widget, can_focus=False):
         shown = self._rows.order[new.top : new.top + self.page_height]
         return {y + 1 for y, row in enumerate(shown) if (int(row) in old.marks) != (int(row) in new.marks)}
 
-    def render_line(self, y: int) -> Strip:
-        """Header, a row, or the words that stand where no row is."""
-        self.painted += 1
-        width = self.inner_width
+    def drawn(self, width: int, height: int) -> list[Strip]:
+        """Header, rows, or the words that stand where no row is."""
         view, table = self._view, self._table
-        ink: Ink = PALETTES[getattr(self.app, "palette", "rich")]
-        line: Line = []
-        base = None
+        ink = self.ink
+        edges = self._edges(height)
         if view is None or table is None:
-            line = self._empty[y - 1] if 0 < y <= len(self._empty) else []
-        elif y == 0:
-            line = header(self._cells, view.sort, view.picker)
-        else:
-            position = view.top + y - 1
-            if position < len(self._rows):
-                row = int(self._rows.order[position])
-                cursor, marked = row == view.cursor, row in view.marks
-                line = self._line(table, row, cursor, marked)
-                if cursor:
-                    base = ink["cursor" if view.focus == "table" else "cursor_off"]
-                elif row in self._ranged:
-                    base = ink["range"]
-            elif len(self._rows) == 0 and y - 1 < len(self._empty):
-                line = self._empty[y - 1]
-        strip = to_strip(line, width, ink, base)
-        edge = self._divider(y) if self.divider else (" ", "text")
+            lines = [[], *self._empty][:height]
+            lines += [[]] * (height - len(lines))
+            return [self._inked(line, width, ink, None, edge) for line, edge in zip(lines, edges, strict=True)]
+        out = [self._inked(header(self._cells, view.sort, view.picker), width, ink, None, edges[0])][:height]
+        rows = self._rows.order[view.top : view.top + height - 1].tolist()
+        bar = ink["cursor" if view.focus == "table" else "cursor_off"]
+        for row, edge in zip(rows, edges[1:], strict=False):
+            cursor = row == view.cursor
+            base = bar if cursor else ink["range"] if row in self._ranged else None
+            key = (row, cursor, row in view.marks, id(base), edge, width, id(ink))
+            strip = self._strips.get(key)
+            if strip is None:
+                self.painted += 1
+                line = self._line(table, row, cursor, row in view.marks)
+                strip = self._strips[key] = self._inked(line, width, ink, base, edge)
+            out.append(strip)
+        for y in range(len(out), height):
+            words = self._empty[y - 1] if not len(self._rows) and y - 1 < len(self._empty) else []
+            out.append(self._inked(words, width, ink, None, edges[y]))
+        return out
+
+    def _inked(self, line: Line, width: int, ink: Ink, base: Style | None, edge: tuple[str, str]) -> Strip:
+        strip = to_strip(line, max(0, width - 1), ink, base)
         return Strip.join([strip, to_strip([edge], 1, ink, None if self.divider else base)])
 
     def _line(self, table: FeatureTable, row: int, cursor: bool, marked: bool) -> Line:
@@ -127,17 +133,32 @@ class FeatureTableView(Widget, can_focus=False):
         if line is None:
             if len(self._cache) > 4096:
                 self._cache.clear()
+                self._strips.clear()
             line = self._cache[key] = row_line(table, row, self._cells, cursor=cursor, marked=marked)
         return line
 
-    def _divider(self, y: int) -> tuple[str, str]:
-        """``│``, thick where the rows in sight lie in the whole list."""
-        count, height = len(self._rows), self.page_height
-        if self._view is None or count <= height or y == 0:
-            return ("│", "rule")
-        size = max(1, round(height * height / count))
-        start = round(self._view.top / (count - height) * (height - size))
-        return ("┃", "dim") if start <= y - 1 < start + size else ("│", "rule")
+    def _edges(self, height: int) -> list[tuple[str, str]]:
+        """``│`` for each line, thick where the rows in sight lie in the whole list."""
+        if not self.divider:
+            return [(" ", "text")] * height
+        out = [("│", "rule")] * height
+        count, shown = len(self._rows), max(1, height - 1)
+        if self._view is not None and count > shown:
+            size = max(1, round(shown * shown / count))
+            start = round(self._view.top / (count - shown) * (shown - size))
+            for y in range(start + 1, min(start + size + 1, height)):
+                out[y] = ("┃", "dim")
+        return out
+
+    def prepare(self, rows: list[int], most: int) -> bool:
+        """Make some of the lines that may be shown next; whether any was missing."""
+        table, view = self._table, self._view
+        if table is None or view is None:
+            return False
+        missing = [row for row in rows if (row, False, row in view.marks) not in self._cache]
+        for row in missing[:most]:
+            self._line(table, row, False, row in view.marks)
+        return bool(missing)
 
     def on_click(self, event: events.Click) -> None:
         """A click takes the cursor there; on a heading it sorts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -10,19 +12,48 @@ from wbtui.tui.draw.line import Line, to_strip
 from wbtui.tui.theme import PALETTES, Ink
 
 
-class Lines(Widget):
-    """Draws a list of lines, one a row; what is not given is blank."""
+class Drawn(Widget):
+    """A widget that draws all of its cells itself, without border or padding: Textual's own composing of lines, half
+    of what a frame takes, is passed by."""
 
-    DEFAULT_CSS = "Lines { height: 1; width: 1fr; }"
+    def drawn(self, width: int, height: int) -> list[Strip]:
+        """The widget's lines, each ``width`` cells. What has not changed should be the same strip as before."""
+        raise NotImplementedError
 
-    def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._lines: list[Line] = []
+    def render_line(self, y: int) -> Strip:
+        """Row ``y``."""
+        width, height = self.size
+        return self.drawn(width, height)[y]
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of a region, through the app's filters (ASCII, no colour)."""
+        width, height = self.size
+        strips = self.drawn(width, height)[crop.y : crop.bottom]
+        background = self.background_colors[1]
+        for each in self.get_line_filters():
+            strips = [strip.apply_filter(each, background) for strip in strips]
+        if crop.column_span != (0, width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
 
     @property
     def ink(self) -> Ink:
         """The app's palette."""
         return PALETTES[getattr(self.app, "palette", "rich")]
+
+
+class Lines(Drawn):
+    """Draws a list of lines, one a row; what is not given is blank."""
+
+    DEFAULT_CSS = "Lines { height: 1; width: 1fr; }"
+    MARGIN: ClassVar[Line] = []
+    """What stands before each line."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._lines: list[Line] = []
+        self._inked: dict[int, tuple[Line, Strip]] = {}
+        self._inked_for: tuple[object, ...] = ()
 
     @property
     def lines(self) -> list[Line]:
@@ -31,21 +62,34 @@ class Lines(Widget):
 
     def set_lines(self, lines: list[Line]) -> None:
         """Draw these from now on; only rows that differ are repainted."""
-        old, self._lines = self._lines, lines
-        width = self.size.width
-        changed = [
-            y
-            for y in range(max(len(old), len(lines)))
-            if (old[y] if y < len(old) else None) != (lines[y] if y < len(lines) else None)
-        ]
+        old = self._lines
+        both = min(len(old), len(lines))
+        changed = [y for y in range(both) if old[y] != lines[y]]
+        moved = set(changed)
+        self._lines = [lines[y] if y in moved else old[y] for y in range(both)] + lines[both:]
+        changed += range(both, max(len(old), len(lines)))
+        width, height = self.size
         if not changed or width == 0:
             return
-        if len(changed) * 2 > self.size.height:
+        if len(changed) * 2 > height:
             self.refresh()
         else:
-            self.refresh(*(Region(0, y, width, 1) for y in changed if y < self.size.height))
+            self.refresh(*(Region(0, y, width, 1) for y in changed if y < height))
 
-    def render_line(self, y: int) -> Strip:
-        """Row ``y``."""
-        line = self._lines[y] if y < len(self._lines) else []
-        return to_strip(line, self.size.width, self.ink)
+    def drawn(self, width: int, height: int) -> list[Strip]:
+        """The lines in ink."""
+        ink = self.ink
+        if self._inked_for != (width, id(ink)):
+            self._inked_for = (width, id(ink))
+            self._inked.clear()
+        out = []
+        for y in range(height):
+            line = self._lines[y] if y < len(self._lines) else _BLANK
+            found = self._inked.get(y)
+            if found is None or found[0] is not line:
+                found = self._inked[y] = (line, to_strip([*self.MARGIN, *line], width, ink))
+            out.append(found[1])
+        return out
+
+
+_BLANK: Line = []
