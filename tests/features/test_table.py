@@ -17,6 +17,7 @@ from wbtui.features import classes
 from wbtui.features.glossary import explain, glossary
 from wbtui.features.names import is_name, nearest, resolve, scalar_names
 from wbtui.features.table import FeatureTable, thresholds_of
+from wbtui.features.words import beyond_of
 from wbtui.schema import FLAG_BAD_DECODER, FLAG_NO_READS, FLAG_ZERO_DECODER, VOCAB_SPECIAL
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
@@ -482,3 +483,21 @@ def test_the_room_loads_without_heavy_packages():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_words_of_a_row_are_those_of_the_longest_list_asked_for():
+    table = make.table(n=60, bad=(5,))
+    for row in (0, 3, 5, 59):
+        for side in ("writes", "reads", "against"):
+            whole = make.table(n=60, bad=(5,)).words(row, side, 20)
+            for k in (4, 20, 9):
+                assert table.words(row, side, k) == whole[:k]
+
+
+def test_words_beyond_noise_of_one_row_are_those_of_the_column():
+    table = make.table(n=120, bad=(7,))
+    for side in ("writes", "reads"):
+        z, bars = table.column(f"{side}.word_z"), table.thresholds.side(side).word_z
+        for nudged in (bars, np.asarray(z[0], dtype=np.float64), np.full_like(bars, np.nan)):
+            many = classes.words_beyond(z, nudged)
+            assert [beyond_of(row, nudged) for row in z] == many.tolist()

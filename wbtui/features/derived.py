@@ -220,18 +220,6 @@ def null_percentile(table: FeatureTable, name: str, row: int) -> tuple[float, st
     return tail_, f"above {100 * (1 - reached / count):.1f} % of noise"
 
 
-def search_ids(table: FeatureTable, side: str, k: int) -> np.ndarray:
-    """The first ``k`` shown ids of a side, [k, n] contiguous, absent or impossible ids as ``vocab.n``."""
-    base, name = ("writes", "bottom_ids") if side == "against" else (side, "top_ids")
-    ids = table.column(f"{base}.{name}")[:, :k]
-    limit = table.vocab.n if table.vocab is not None else np.iinfo(np.int32).max
-    out = np.empty((ids.shape[1], table.n), dtype=np.int32)
-    for start in range(0, table.n, 65_536):  # a block at a time: the transpose stays in cache
-        block = ids[start : start + 65_536].T
-        out[:, start : start + 65_536] = np.where((block < 0) | (block >= limit), limit, block)
-    return out
-
-
 def mask_counts(neighbours: np.ndarray, flags: np.ndarray, definition: MaskDefinition) -> dict[str, int]:
     """How many tokens a mask drops and why: under-trained by neighbours, then special and padded ones."""
     crowded = np.asarray(neighbours) >= definition.count

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WORD_KEYS = ("writes", "reads", "against")
 """Sides as sort keys: alphabetical by the best word."""
-ORDERS_KEPT = 3
+ORDERS_KEPT = 2
 """Orders of one table that are remembered, 4 bytes a row each."""
 FEW = 16
 """Where at most one row of so many is asked for, those are sorted by themselves."""
@@ -165,8 +165,9 @@ def _key(table: FeatureTable, name: str, descending: bool, rows: np.ndarray | No
     if name in WORD_KEYS:
         if table.vocab is None:
             return np.zeros(table.n if rows is None else len(rows), dtype=np.uint32)
-        ids = some(table.top_ids(name, 1)[0])
-        known = ids < table.vocab.n
+        top = table.top_ids(name, 1)
+        ids = some(top[:, 0] if top.shape[1] else np.full(table.n, -1))
+        known = (ids >= 0) & (ids < table.vocab.n)
         ranks = table.vocab.ranks()[np.where(known, ids, 0)] if table.vocab.n else ids
         return _whole(ranks, known, descending)
     resolved = resolve(name)
@@ -175,7 +176,7 @@ def _key(table: FeatureTable, name: str, descending: bool, rows: np.ndarray | No
             f"sort by {name!r}, a list", "a name with one value a row", f"{resolved.side} sorts by the best word"
         )
     texts = resolved.kind == "text"
-    values = some(kept_places(table, resolved.base) if texts else table.column(name))
+    values = some(kept_places(table, resolved.base) if texts else table.column_once(name))
     if values.dtype.kind == "f":
         return -values if descending else values
     return _whole(values, some(table.known(name)), descending)

@@ -232,8 +232,9 @@ class Text(Node):
             found = any_of(hits, table.top_ids(side, SEARCHED))
             out = found if out is None else out | found
             if negate:
-                there = table.top_ids(side, SEARCHED)
-                real = there[0] < len(hits) if len(there) else np.zeros(table.n, dtype=bool)
+                there = table.top_ids(side, 1)
+                first = there[:, 0] if there.shape[1] else np.full(table.n, -1)
+                real = (first >= 0) & (first < len(hits))
                 known = real if known is None else known & real
         assert out is not None
         return out if known is None else ~out & known

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+BLOCK = 2048
+"""Rows looked at together: their ids stay in the nearest cache."""
+
 
 def any_of(hits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Rows with a hit among their ids.
 
     Args:
         hits: bool [V].
-        ids: int32 [k, n]; absent ones are V.
+        ids: int32 [n, k], as stored (a mapped file's rows are read where they lie); absent ones are negative.
 
     Returns:
         bool [n].
     """
-    out = np.zeros(ids.shape[1], dtype=bool)
+    out = np.zeros(len(ids), dtype=bool)
     tokens = np.flatnonzero(hits)
     if not len(tokens):
         return out
-    few = len(tokens) <= 2
-    padded = np.append(hits, False)
-    for start in range(0, ids.shape[1], 32_768):
-        block = ids[:, start : start + 32_768]
-        if few:
-            for token in tokens.astype(ids.dtype):
-                out[start : start + 32_768] |= (block == token).any(axis=0)
+    few = tokens.astype(ids.dtype) if len(tokens) <= 2 else None
+    padded = np.append(hits, False)  # where an id that is none of the vocabulary's leads
+    for start in range(0, len(ids), BLOCK):
+        block = ids[start : start + BLOCK].T
+        found = out[start : start + BLOCK]
+        if few is not None:
+            for token in few:
+                found |= (block == token).any(axis=0)
         else:
-            found = out[start : start + 32_768]
-            for ids_of_rank in block:
-                found |= padded[ids_of_rank]
-                if found.all():
-                    break
+            places = np.ascontiguousarray(block).view(np.uint32).astype(np.intp)  # negative: beyond all
+            np.logical_or.reduce(np.take(padded, places, mode="clip"), axis=0, out=found)
     return out
 
 

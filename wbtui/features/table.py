@@ -255,6 +255,13 @@ class FeatureTable:
             return self._cached(known.text, lambda: join(*parts))
         return self._cached(known.text, lambda: self._derive(known))
 
+    def column_once(self, name: str) -> np.ndarray:
+        """:meth:`column` for one use: a first view, which is sorted by and hardly ever shown, is not kept."""
+        known = resolve(name)
+        if known.base != "first_view" or known.text in self._cache:
+            return self.column(name)
+        return self._derive(known)
+
     def known(self, name: str) -> np.ndarray:
         """bool [n]: where :meth:`column` holds a real value."""
         name_ = resolve(name)
@@ -265,6 +272,8 @@ class FeatureTable:
             return derived.kept_known(self, name_.base)
         if name_.kind == "flag" and name_.side in ("either", "both"):
             return self.known(f"{name_.base}.writes") & self.known(f"{name_.base}.reads")
+        if name_.kind == "stored" and (values := self.column(name_.text)).dtype.kind == "f":
+            return ~np.isnan(values)  # quicker than many of these are worth the memory
         return self._cached("known:" + name_.text, lambda: self._known(name_))
 
     def read(self, side: str) -> Callable[[str], np.ndarray]:
@@ -343,8 +352,9 @@ class FeatureTable:
         return cache[key]
 
     def top_ids(self, side: str, k: int = 10) -> np.ndarray:
-        """The first ``k`` shown ids of a side, [k, n] contiguous int32, absent ids as ``vocab.n`` (text search)."""
-        return self._cached(f"top:{side}:{k}", lambda: derived.search_ids(self, side, k), rows=True)
+        """The first ``k`` shown ids of a side, int32 [n, k], as stored: absent ones are negative."""
+        base, name = ("writes", "bottom_ids") if side == "against" else (side, "top_ids")
+        return self.column(f"{base}.{name}")[:, :k]
 
     def shown_words(self, side: str, k: int = 10) -> dict[str, str]:
         """Words among the first ``k`` of a side, case folded -> as shown; at most :data:`WORDS_TOLD`."""
@@ -354,8 +364,10 @@ class FeatureTable:
             if vocab is None:
                 return {}
             seen = np.zeros(vocab.n + 1, dtype=bool)
-            for ids in self.top_ids(side, k):
-                seen[ids] = True
+            ids = self.top_ids(side, k)
+            for start in range(0, self.n, 65_536):
+                block = ids[start : start + 65_536]
+                seen[np.where((block >= 0) & (block < vocab.n), block, vocab.n)] = True
             told = (vocab.word(int(token)) for token in np.flatnonzero(seen[:-1])[:WORDS_TOLD])
             return {word.casefold(): word for word in told}
 

@@ -20,12 +20,11 @@ from wbtui.definitions import TokensDefinition
 from wbtui.notes.store import NoteStore
 from wbtui.tui import hangup, keymap
 from wbtui.tui import messages as say
-from wbtui.tui.data import save_session, session_path
+from wbtui.tui.data import Early, save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
 from wbtui.tui.pace import Pace, counted
-from wbtui.tui.palette import KeyCommands, Places
 from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
@@ -39,6 +38,19 @@ if TYPE_CHECKING:
     from textual.driver import Driver
 
     from wbtui.catalog.neuronpedia import NotHere
+
+
+def _key_commands() -> Any:
+    """The palette, loaded when it is opened."""
+    from wbtui.tui.palette import KeyCommands
+
+    return KeyCommands
+
+
+def _places() -> Any:
+    from wbtui.tui.palette import Places
+
+    return Places
 
 
 class WbtuiApp(App[int]):
@@ -58,11 +70,12 @@ class WbtuiApp(App[int]):
         resume: where to go on without an address.
         usual: the order and columns with which a table opens, where the user has some.
         line_kbit: kilobits a second that the way to the terminal carries; 0: no limit.
+        early: the place that is being opened already.
     """
 
     TITLE = "wbtui"
     ENABLE_COMMAND_PALETTE = False  # its key is in the key map, as every other one
-    COMMANDS: ClassVar[set[Any]] = {KeyCommands, Places}
+    COMMANDS: ClassVar[set[Any]] = {_key_commands, _places}
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit_now", show=False, priority=True)]
     CSS = "Screen { background: $background; color: $foreground; }"
 
@@ -82,6 +95,7 @@ class WbtuiApp(App[int]):
         resume: View | None = None,
         usual: tuple[tuple[SortKey, ...], tuple[str, ...]] = ((), ()),
         line_kbit: float = 0.0,
+        early: Early | None = None,
     ) -> None:
         self.pace = Pace(line_kbit)
         super().__init__()
@@ -108,6 +122,7 @@ class WbtuiApp(App[int]):
         self.resume = resume
         self.usual = usual
         self._leaving = False
+        self.early = early
         self.last_words = ""
         """What the user has to know after the screen is gone."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,39 @@ def open_address(address: Address, cache: Path, definition: TokensDefinition, no
     table.keep(kept_of(table.origin, notes))
     saes = tuple(list_saes(model))
     return Opened(model, sae, saes, plan, table, cache, writable(cache), missing_analyses(cache, plan))
+
+
+class Early:
+    """A place that is opened, and its first rows put in order, in a thread of its own while the app is loaded."""
+
+    def __init__(
+        self, address: Address, cache: Path, definition: TokensDefinition, filter: str, sort: tuple[SortKey, ...]
+    ) -> None:
+        self.address = address
+        self._opened: Opened | None = None
+        self._error: Exception | None = None
+
+        def work() -> None:
+            try:
+                opened = open_address(address, cache, definition)
+                arrange(opened.table, filter, sort)  # the table remembers what it took
+                self._opened = opened
+            except Exception as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="wbtui-early", daemon=True)
+        self._thread.start()
+
+    def result(self) -> Opened:
+        """The place, once it is there.
+
+        Raises:
+            WbtuiError, OSError: as :func:`open_address`.
+        """
+        self._thread.join()
+        if self._opened is None:
+            raise self._error or RuntimeError("the early thread ended without a word")
+        return self._opened
 
 
 def missing_analyses(cache: Path, plan: TokensPlan) -> tuple[str, ...]:

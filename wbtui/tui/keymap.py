@@ -242,7 +242,7 @@ MAIN: tuple[Key, ...] = (
     Key("help", ("question_mark", "f1"), "?", "help", "the keys that hold here, then all others", "app", "help", 0),
     Key("escape", ("escape",), "Esc", "escape", "leave the innermost thing: picker, range, page, card, filter", "app"),
     Key("suspend", ("ctrl+z",), "^z", "suspend", "back to the shell for a while (fg returns)", "app"),
-    Key("redraw", ("ctrl+l",), "^l", "app.redraw", "draw the whole screen again, where something disturbed it", "app"),
+    Key("redraw", ("ctrl+l",), "^l", "redraw", "draw the whole screen again, where something disturbed it", "app"),
     Key("quit", ("q",), "q", "quit", "quit; finished blocks stay, work asked for by C goes on", "app", "quit", 11),
 )
 START: tuple[Key, ...] = (

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from wbtui.tui.app import WbtuiApp
+    from wbtui.tui.data import Early
+    from wbtui.tui.state import SortKey, View
 
 SETTLED_WITHIN = 120.0
 """Seconds until a picture is taken of whatever is there."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Names of glibc's ``malloc.h``."""
 FRAMES_PER_SECOND = "240"
 """At most; only what changes is drawn. At Textual's 60 a second frame waits 17 ms for its turn."""
 
@@ -55,18 +59,25 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     place = checked_address(address)
     meaning = named_definition(definition) if isinstance(definition, str) else definition
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
-    from wbtui.tui.app import WbtuiApp
+    return_memory()
     from wbtui.tui.data import load_session
+
+    resume = load_session() if place is None and settings.get("resume") else None
+    usual = usual_view()
+    cache = cache or paths.cache_dir()
+    early = open_early(place, resume, cache, meaning, usual[0])
+    from wbtui.tui.app import WbtuiApp
 
     app = WbtuiApp(
         place,
-        cache=cache or paths.cache_dir(),
+        cache=cache,
         definition=meaning,
         user_keys=settings.keys(),
         look=str(settings.get("theme")),
         ascii=bool(settings.get("ascii")),
-        resume=load_session() if place is None and settings.get("resume") else None,
-        usual=usual_view(),
+        resume=resume,
+        usual=usual,
+        early=early,
         line_kbit=float(settings.get("line_kbit")),
     )
     code = app.run(mouse=bool(settings.get("mouse")))
@@ -74,6 +85,36 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         print(f"wbtui: {app.last_words}", file=sys.stderr)
         return 1
     return app.return_code or code or 0
+
+
+def open_early(
+    place: Address | None, resume: View | None, cache: Path, definition: TokensDefinition, sort: tuple[SortKey, ...]
+) -> Early | None:
+    """Begin to open the place that the app will show first; None where that is the start screen."""
+    from wbtui.tui.data import Early
+    from wbtui.tui.state import FIRST_SORT
+
+    if place is not None:
+        return Early(place, cache, definition, "", sort or FIRST_SORT) if place.sae is not None else None
+    if resume is None:
+        return None
+    return Early(Address(resume.model, resume.sae, resume.cursor), cache, definition, resume.filter, resume.sort)
+
+
+def return_memory() -> None:
+    """Have the C library give back what is freed: large pieces at once, and from two arenas rather than one a thread.
+
+    By default glibc keeps freed pieces of up to 32 MB, as soon as one of that size was freed: columns of a million
+    rows. Nothing happens on other systems.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((M_MMAP_THRESHOLD, 1 << 18), (M_TRIM_THRESHOLD, 1 << 18), (M_ARENA_MAX, 2)):
+        mallopt(option, value)
 
 
 def usual_view() -> tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -229,9 +230,13 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     async def _open(self, address: Address, view: st.View, at_top: bool) -> None:
         try:
-            opened = await asyncio.to_thread(
-                open_address, address, self.wb.cache, self.wb.definition, self.wb.keeper.store
-            )
+            early, self.wb.early = self.wb.early, None
+            if early is not None and early.address == address:
+                opened = await asyncio.to_thread(early.result)
+            else:
+                opened = await asyncio.to_thread(
+                    open_address, address, self.wb.cache, self.wb.definition, self.wb.keeper.store
+                )
         except (WbtuiError, OSError) as error:
             line = error.line() if isinstance(error, WbtuiError) else f"{address}: {error}"
             self.post_message(say.OpenFailed(str(address), line))
@@ -258,6 +263,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     def _after_first_picture(self) -> None:
         if self.opened is None:
             return
+        gc.freeze()  # modules and widgets stay: no later collection, in the middle of a key, need look at them
         self.look_for_heads()
         self.look_for_near()
         if self.opened.missing:
@@ -288,7 +294,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         try:
             while ticket != self._ticket and self.opened is not None:
                 ticket, view = self._ticket, self.view
-                columns = st.shown_columns(view, self.table_view.size.width)
+                columns = st.shown_columns(view, self.table_view.outer_size.width)
                 arranged = await asyncio.to_thread(arrange, self.opened.table, view.filter, view.sort, columns)
                 self.post_message(say.RowsArranged(arranged, ticket))
         finally:
@@ -389,14 +395,14 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         )
         error = self.arranged.error if self.arranged and self.arranged.filter == view.filter else ""
         note, role = (error, "error") if error else ("", "dim")
-        divider = self.table_view.size.width - 1 if self.split and view.page == "main" else None
+        divider = self.table_view.outer_size.width - 1 if self.split and view.page == "main" else None
         self.query_one("#rule", Lines).set_lines([frame.separator(width, divider, note=note, role=role)])
         if self.typing == "filter":
             count = "" if error else f"{len(self.rows):,} of {table.n if table is not None else 0:,} "
             self.query_one("#answer", Lines).set_lines([frame.cut([(count.rjust(28), "dim")], 28)])
         self.draw_last()
-        shares = frame.shares(self.summary, max(0, self.table_view.size.width - 1))
-        left = self.table_view.size.width
+        shares = frame.shares(self.summary, max(0, self.table_view.outer_size.width - 1))
+        left = self.table_view.outer_size.width
         lines = [[("─" * (left - 1) + "┤", "rule")], *shares]
         self.query_one("#shares", Lines).set_lines(
             [[*frame.cut(line, left - 1), ("│", "rule")] if i else line for i, line in enumerate(lines)]

@@ -11,7 +11,6 @@ from textual.widgets import Input
 from wbtui.address import Address, parse_address
 from wbtui.catalog.neuronpedia import NotHere, address_of, is_page, page_for
 from wbtui.errors import UsageError, WbtuiError
-from wbtui.features.asking import is_asked
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.clipboard import copy_text
@@ -65,6 +64,10 @@ class MainActions:
     def action_step(self, delta: int) -> None:
         """The next feature, whatever has the keys."""
         self._move(delta)
+
+    def action_redraw(self) -> None:
+        """Every cell again."""
+        self.me.wb.action_redraw()
 
     def action_suspend(self) -> None:
         """Back to the shell."""
@@ -160,11 +163,16 @@ class MainActions:
         me.set_focus(None)
         me.draw_frame()
 
+    def _asked(self, text: str) -> bool:
+        from wbtui.features.asking import is_asked
+
+        return is_asked(text)
+
     def on_input_changed(self, event: Input.Changed) -> None:
         """The filter works while it is typed."""
         me = self.me
         event.stop()
-        if me.typing == "filter" and is_asked(event.value):
+        if me.typing == "filter" and self._asked(event.value):
             self.answer(cut([("⏎ finds by direction", "dim")], 28))
         elif me.typing == "filter":
             me.set_view(st.set_filter(me.view, event.value))
@@ -175,7 +183,7 @@ class MainActions:
         """Enter in the bar."""
         event.stop()
         me = self.me
-        if me.typing == "ask" or (me.typing in ("filter", "jump") and is_asked(event.value)):
+        if me.typing == "ask" or (me.typing in ("filter", "jump") and self._asked(event.value)):
             me.submit_question(event.value)
         elif me.typing == "filter":
             if not (me.arranged and me.arranged.error and me.arranged.filter == me.view.filter):

@@ -44,7 +44,7 @@ class FeatureTableView(Drawn, can_focus=False):
     @property
     def page_height(self) -> int:
         """Rows in sight."""
-        return max(1, self.size.height - 1)
+        return max(1, self.outer_size.height - 1)
 
     @property
     def cells(self) -> list[Cell]:
@@ -54,7 +54,7 @@ class FeatureTableView(Drawn, can_focus=False):
     @property
     def inner_width(self) -> int:
         """Cells for text."""
-        return max(0, self.size.width - 1)
+        return max(0, self.outer_size.width - 1)
 
     def show(self, table: FeatureTable | None, view: st.View, rows: st.Rows, empty: list[Line] | None = None) -> None:
         """Draw a state. A mere cursor move repaints two lines.
@@ -68,12 +68,12 @@ class FeatureTableView(Drawn, can_focus=False):
         old_view, old_rows = self._view, self._rows
         self._table, self._view, self._rows = table, view, rows
         self._empty = empty or []
-        columns = st.shown_columns(view, self.size.width)
+        columns = st.shown_columns(view, self.outer_size.width)
         key = (
             id(table), table.version if table is not None else 0, id(rows), view.top, columns, view.sort, view.picker,
-            self.size, len(rows), view.anchor is not None, view.focus, tuple(map(tuple, self._empty)),
+            self.outer_size, len(rows), view.anchor is not None, view.focus, tuple(map(tuple, self._empty)),
         )  # fmt: skip
-        content = (key[0], key[1], columns, self.size, table.kept.serial if table is not None else 0)
+        content = (key[0], key[1], columns, self.outer_size, table.kept.serial if table is not None else 0)
         if self._drawn[:1] != (content,):
             self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
             self._cache.clear()
@@ -86,7 +86,7 @@ class FeatureTableView(Drawn, can_focus=False):
         lines = {self._line_of(old_rows, old_view, old_view.cursor), self._line_of(rows, view, view.cursor)}
         if old_view.marks is not view.marks:
             lines |= self._marks_changed(old_view, view)
-        self.refresh(*(Region(0, y, self.size.width, 1) for y in lines if 0 < y < self.size.height))
+        self.refresh(*(Region(0, y, self.outer_size.width, 1) for y in lines if 0 < y < self.outer_size.height))
 
     def _line_of(self, rows: st.Rows, view: st.View, feature: int) -> int:
         position = rows.position(feature)

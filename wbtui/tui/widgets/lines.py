@@ -16,22 +16,39 @@ class Drawn(Widget):
     """A widget that draws all of its cells itself, without border or padding: Textual's own composing of lines, half
     of what a frame takes, is passed by."""
 
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._filtered: dict[int, tuple[Strip, Strip]] = {}
+        self._filtered_for: tuple[object, ...] = ()
+
     def drawn(self, width: int, height: int) -> list[Strip]:
         """The widget's lines, each ``width`` cells. What has not changed should be the same strip as before."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
         """Row ``y``."""
-        width, height = self.size
+        width, height = self.outer_size  # of a widget without border or padding: its size, quicker to be had
         return self.drawn(width, height)[y]
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The lines of a region, through the app's filters (ASCII, no colour)."""
-        width, height = self.size
-        strips = self.drawn(width, height)[crop.y : crop.bottom]
-        background = self.background_colors[1]
-        for each in self.get_line_filters():
-            strips = [strip.apply_filter(each, background) for strip in strips]
+        width, height = self.outer_size
+        strips = self.drawn(width, height)
+        filters = self.get_line_filters()
+        if filters:
+            background = self.background_colors[1]
+            state = (*map(id, filters), background)
+            if self._filtered_for != state or len(self._filtered) > 4 * len(strips) + 64:
+                self._filtered_for, self._filtered = state, {}
+            for y, strip in enumerate(strips):
+                done = self._filtered.get(id(strip))
+                if done is None or done[0] is not strip:
+                    through = strip
+                    for each in filters:
+                        through = through.apply_filter(each, background)
+                    done = self._filtered[id(strip)] = (strip, through)
+                strips[y] = done[1]
+        strips = strips[crop.y : crop.bottom]
         if crop.column_span != (0, width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
@@ -68,7 +85,7 @@ class Lines(Drawn):
         moved = set(changed)
         self._lines = [lines[y] if y in moved else old[y] for y in range(both)] + lines[both:]
         changed += range(both, max(len(old), len(lines)))
-        width, height = self.size
+        width, height = self.outer_size
         if not changed or width == 0:
             return
         if len(changed) * 2 > height:
