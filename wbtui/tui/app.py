@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from textual.driver import Driver
 
     from wbtui.catalog.neuronpedia import NotHere
+
+
+LOADED = 1.0
+"""Seconds after the first screen at which everything it needs is loaded."""
 
 
 def _key_commands() -> Any:
@@ -148,6 +153,8 @@ class WbtuiApp(App[int]):
 
     def on_mount(self) -> None:
         """The first screen."""
+        if not self.is_headless:
+            self.set_timer(LOADED, self.settle_memory)
         if self.remember:
             self._take_signals()
         if self.address is not None and self.address.sae is not None:
@@ -157,6 +164,11 @@ class WbtuiApp(App[int]):
             self.push_screen(MainScreen(Address(view.model, view.sae, view.cursor), view))
         else:
             self.push_screen(StartScreen(self.address.model if self.address else None))
+
+    def settle_memory(self) -> None:
+        """Collect garbage from now on, but never look at what was loaded: it stays, and a key would wait for it."""
+        gc.freeze()
+        gc.enable()
 
     def _take_signals(self) -> None:
         """A closed terminal or a polite kill is a way to leave: place, marks and a note under work are kept."""

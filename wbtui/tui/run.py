@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
             "a terminal for the app",
             "`wbtui show`, `export` and `screenshot` need none",
         )
+    gc.disable()  # while modules are loaded there is nothing to collect; the app turns it on (WbtuiApp.settle_memory)
     place = checked_address(address)
     meaning = named_definition(definition) if isinstance(definition, str) else definition
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -263,7 +262,6 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     def _after_first_picture(self) -> None:
         if self.opened is None:
             return
-        gc.freeze()  # modules and widgets stay: no later collection, in the middle of a key, need look at them
         self.look_for_heads()
         self.look_for_near()
         if self.opened.missing:
