@@ -101,6 +101,8 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self.job: dict[str, Any] | None = None
         self._ticket = 0
         self._arranging = False
+        self._fresh = False
+        """Whether rows of a place just opened are not on screen yet."""
         self._made = -1
         self._making = False
         self._card_drawn = 0.0
@@ -256,8 +258,8 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self.taken(opened.table.kept)
         self.place()
         self.draw_keys()
+        self._fresh = True
         self.rearrange()
-        self.call_after_refresh(self._after_first_picture)
 
     def _after_first_picture(self) -> None:
         if self.opened is None:
@@ -314,6 +316,9 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
                 self.in_background(self._hint, message.arranged, group="hint", exclusive=True)
         self.draw()
         self.make_background()
+        if self._fresh:
+            self._fresh = False
+            self.call_after_refresh(self._after_first_picture)
 
     async def _hint(self, arranged: Arranged) -> None:
         """Where nothing matches and no more is typed for a moment: what would have matched."""
