@@ -71,7 +71,7 @@ async def test_marks_tags_and_notes_are_there_the_next_time(ready: Place) -> Non
         await until(pilot, lambda: len(main.rows) == 1)
         await pilot.press("enter", "m")
         await until(pilot, lambda: len(main.rows) == 0)
-        assert "no row has marked" in screen_text(again)
+        await until(pilot, lambda: "no row has marked" in screen_text(again), "why nothing matches")
 
 
 async def test_another_sae_has_its_own(ready: Place) -> None:
