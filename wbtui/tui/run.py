@@ -19,6 +19,7 @@ from wbtui.tui.data import checked_address
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
+    from wbtui.address import Address
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.data import Early
     from wbtui.tui.state import SortKey, View
@@ -93,6 +94,7 @@ def open_early(
     place: Address | None, resume: View | None, cache: Path, definition: TokensDefinition, sort: tuple[SortKey, ...]
 ) -> Early | None:
     """Begin to open the place that the app will show first; None where that is the start screen."""
+    from wbtui.address import Address as Place
     from wbtui.tui.data import Early
     from wbtui.tui.state import FIRST_SORT
 
@@ -100,7 +102,7 @@ def open_early(
         return Early(place, cache, definition, "", sort or FIRST_SORT) if place.sae is not None else None
     if resume is None:
         return None
-    return Early(Address(resume.model, resume.sae, resume.cursor), cache, definition, resume.filter, resume.sort)
+    return Early(Place(resume.model, resume.sae, resume.cursor), cache, definition, resume.filter, resume.sort)
 
 
 def return_memory() -> None:
