@@ -19,8 +19,9 @@ import torch
 
 from benchmarks.measure import PeakMemory, paired
 from wbtui.analysis.attention import Head, closed_forms, partners, project
-from wbtui.analysis.attention_pairs import TILE, ColumnSums, Softmax, query_pass, sample, upper_quartile
+from wbtui.analysis.attention_pairs import TILE, ColumnSums, query_pass, sample, upper_quartile
 from wbtui.analysis.attention_record import Usual, feature_record, members
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.streaming import TileBuffer
 from wbtui.definitions import AttentionDefinition
 

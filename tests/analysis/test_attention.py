@@ -13,13 +13,14 @@ import torch
 from tests.analysis import attention_reference as reference
 from wbtui import schema_attention as schema
 from wbtui.analysis.attention import Head, closed_forms, partners, project, scaled
-from wbtui.analysis.attention_pairs import ColumnSums, Softmax, query_pass
+from wbtui.analysis.attention_pairs import ColumnSums, query_pass
 from wbtui.analysis.attention_record import (
     Usual,
     feature_record,
     members,
     partition_sums,
 )
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.rope import turn
 from wbtui.analysis.streaming import TileBuffer
 from wbtui.definitions import AttentionDefinition
@@ -265,6 +266,22 @@ def test_the_core_of_the_pass_is_the_whole_pass_without_partners(n: int, m: int,
     torch.testing.assert_close(core_columns.received, logits.softmax(1).sum(0), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(core_columns.max.double(), dense.amax(0), rtol=1e-5, atol=1e-6)
     assert torch.equal(whole_columns.argmax, dense.argmax(0))
+
+
+@pytest.mark.parametrize("partners", [False, True])
+@pytest.mark.parametrize("softmax", [Softmax(None, False), Softmax(None, True), Softmax(200.0, False)])
+def test_the_peak_may_come_in_a_later_chunk(softmax: Softmax, partners: bool) -> None:
+    """Logits beyond fp32's exponents, the largest ones in the last of three chunks."""
+    q, k = random(70, 8, seed=1) * 20, random(3000, 8, seed=2)
+    k[2500:] *= 4
+    terms = random(3000, 1, seed=3)[:, 0]
+    columns = ColumnSums(3000, CPU)
+    found = query_pass(q, torch.zeros(70), k, terms, softmax, TileBuffer(), columns=columns, partners=partners)
+    logits = q.double() @ k.double().T + (terms.double() if softmax.biased else 0.0)
+    logits = logits if softmax.softcap is None else softmax.softcap * torch.tanh(logits / softmax.softcap)
+    assert logits.max() > 128
+    torch.testing.assert_close(found["log_z"], logits.logsumexp(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(columns.received, logits.softmax(1).sum(0), rtol=1e-3, atol=1e-6)
 
 
 def test_equal_maxima_of_a_column_go_to_the_first_row() -> None:

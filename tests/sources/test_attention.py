@@ -20,7 +20,7 @@ from tests.fixtures import MODEL_TYPES, tiny_model
 from tests.fixtures.models import FAMILIES
 from tests.sources.conftest import load_reference
 from wbtui.analysis.attention import Head
-from wbtui.analysis.attention_pairs import Softmax
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.rope import Turn, turn
 from wbtui.catalog.architectures import ARCHITECTURES
 from wbtui.catalog.attention import rotary_frequencies

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.attention import Head, RowBlocks, scaled
-from wbtui.analysis.attention_pairs import Softmax
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.rope import turn
 from wbtui.analysis.streaming import Stop, poll, top_k
 from wbtui.definitions import AttentionDefinition

@@ -11,56 +11,17 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.streaming import CHUNK_DEVICE, Stop, TileBuffer, padded, poll, top_k
+from wbtui.analysis.attention_tile import GROUP, REACH, WIDTH, Softmax, Tile
+from wbtui.analysis.streaming import CHUNK_DEVICE, Stop, TileBuffer, padded, poll, slices, top_k
 from wbtui.analysis.tokens import Progress
 
-GROUP = 32
 TILE = 128
 TOP = 5
-WIDTH = 1024
-"""Columns of a chunk on a CPU: of 128 rows half a megabyte, so that chunk and scratch stay in a core's own cache."""
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """What stands between scores and the softmax: the cap, and the biases' terms where they count.
-
-    Attributes:
-        softcap: c of ``c tanh(S / c)``, or None.
-        biased: whether query and key terms join the scores.
-        sink: a logit that joins each query's softmax beside the keys, or None. It takes its share of the attention, so
-            a row's masses sum below 1; how concentrated the rest is (``conc``) is told of the keys alone.
-    """
-
-    softcap: float | None
-    biased: bool
-    sink: float | None = None
-
-    def with_sink(self, log_z: Tensor) -> Tensor:
-        """Log partition sums over keys with the sink joined."""
-        return log_z if self.sink is None else torch.logaddexp(log_z, torch.full_like(log_z, self.sink))
-
-    def left_by_sink(self, log_z: Tensor) -> Tensor:
-        """The share of the attention that goes to keys, from the log partition sums over keys."""
-        return (log_z - self.with_sink(log_z)).exp()
-
-    def logits_(self, scores: Tensor, row_terms: Tensor, column_terms: Tensor, keys_in_rows: bool) -> Tensor:
-        """Scores ``[t, m]`` to logits, in place. A query's own term cancels in its softmax unless a cap follows, or a
-        sink, which has no such term, stands beside the keys."""
-        if self.biased:
-            query, key = (column_terms, row_terms[:, None]) if keys_in_rows else (row_terms[:, None], column_terms)
-            scores += key
-            if self.softcap is not None or self.sink is not None:
-                scores += query
-        if self.softcap is not None:
-            scores.mul_(1 / self.softcap).tanh_().mul_(self.softcap)
-        return scores
 
 
 class ColumnSums:
@@ -73,13 +34,18 @@ class ColumnSums:
         self.argmax = torch.zeros(m, dtype=torch.int64, device=device)
         self._first = torch.zeros(m, dtype=torch.int64, device=device)
 
-    def best(self, a: int, b: int, scores: Tensor, first: int) -> None:
-        """Take the column maxima of ``scores``, which are columns a to b of the tile of queries that begins at
-        ``first``; of equal ones the first tile stays."""
-        top = scores.amax(0)
-        better = top > self.max[a:b]
-        torch.where(better, top, self.max[a:b], out=self.max[a:b])
-        self._first[a:b].masked_fill_(better, first)
+    def add(self, tile: Tile, first: int, *, locate: bool) -> None:
+        """Take the sums and maxima of the tile of queries that begins at ``first``; of equal maxima the first tile
+        stays. ``locate``: they will be sought afterwards."""
+        self.abs += tile.column_sums.sum(0, dtype=torch.float64)
+        if locate:
+            self._first.masked_fill_(tile.column_tops > self.max, first)
+        torch.maximum(self.max, tile.column_tops, out=self.max)
+
+    def settle(self, scale: float) -> None:
+        """Bring the sums of a whole pass, whose scores were multiplied by ``scale``, to natural units."""
+        self.abs /= scale
+        self.max = (self.max.double() / scale).float()
 
     def locate(self, q: Tensor, k: Tensor, tile: int, buffer: TileBuffer, stop: Stop | None = None) -> None:
         """Find the rows of the maxima, once the pass is over: one more product of each key with the one tile of
@@ -91,11 +57,6 @@ class ColumnSums:
             rows = torch.arange(len(scores), device=scores.device)[:, None]
             hit = torch.where(scores == scores.amax(0), rows, len(scores))
             self.argmax[mine] = hit.amin(0) + first
-
-
-def _chunks(x: Tensor) -> list[tuple[int, int]]:
-    width = WIDTH if x.device.type == "cpu" else CHUNK_DEVICE
-    return [(a, min(x.shape[1], a + width)) for a in range(0, x.shape[1], width)]
 
 
 @contextlib.contextmanager
@@ -113,31 +74,6 @@ def _is_flushing() -> bool:
     return not bool((torch.tensor(1e-30) * torch.tensor(1e-10)) > 0)
 
 
-def _group_sums(x: Tensor) -> Tensor:
-    """Column sums ``[m]`` fp64 of ``x [t, m]``: fp32 within groups of 32 rows, fp64 across."""
-    t, m = x.shape
-    whole = t // GROUP * GROUP
-    out = torch.zeros(m, dtype=torch.float64, device=x.device)
-    if whole:
-        out += x[:whole].unflatten(0, (-1, GROUP)).sum(1).double().sum(0)
-    if whole < t:
-        out += x[whole:].sum(0).double()
-    return out
-
-
-def _weighted_group_sums(x: Tensor, weights: Tensor) -> Tensor:
-    """The same of rows that are first multiplied by ``weights [t]``."""
-    t, m = x.shape
-    whole = t // GROUP * GROUP
-    out = torch.zeros(m, dtype=torch.float64, device=x.device)
-    if whole:
-        rows = weights[:whole].view(-1, 1, GROUP)
-        out += torch.bmm(rows, x[:whole].unflatten(0, (-1, GROUP)))[:, 0].double().sum(0)
-    if whole < t:
-        out += torch.mv(x[whole:].T, weights[whole:]).double()
-    return out
-
-
 def _product(rows: Tensor, others: Tensor, buffer: TileBuffer) -> Tensor:
     """``rows @ others.T`` into the buffer, in a tile padded to a multiple of ``TILE_STEP`` rows."""
     t = len(rows)
@@ -148,27 +84,13 @@ def _product(rows: Tensor, others: Tensor, buffer: TileBuffer) -> Tensor:
     return out[:t]
 
 
-def _sizes(
-    scores: Tensor, buffer: TileBuffer, columns: ColumnSums | None, first: int, peaks: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Row sums of |scores| ``[t]`` fp64 and, with ``peaks``, row maxima; column sums and maxima go to ``columns``.
-
-    Chunk by chunk: each is read from memory once, everything else happens in the core's cache.
-    """
-    t = len(scores)
-    bounds = _chunks(scores)
-    sums = torch.empty((t, len(bounds)), device=scores.device)
-    tops = torch.empty((t, len(bounds)), device=scores.device) if peaks else None
+def _abs_sums(scores: Tensor, buffer: TileBuffer) -> Tensor:
+    """Row sums of |scores| ``[t]`` fp64, chunk by chunk."""
+    bounds = slices(scores.shape[1], WIDTH if scores.device.type == "cpu" else CHUNK_DEVICE)
+    sums = torch.empty((len(bounds), len(scores)), device=scores.device)
     for j, (a, b) in enumerate(bounds):
-        chunk = scores[:, a:b]
-        y = torch.abs(chunk, out=buffer.get("scratch", t, b - a))
-        torch.sum(y, dim=1, out=sums[:, j])
-        if tops is not None:
-            torch.amax(chunk, dim=1, out=tops[:, j])
-        if columns is not None:
-            columns.abs[a:b] += _group_sums(y)
-            columns.best(a, b, chunk, first)
-    return sums.double().sum(1), None if tops is None else tops.amax(1)
+        torch.sum(torch.abs(scores[:, a:b], out=buffer.get("scratch", len(scores), b - a)), dim=1, out=sums[j])
+    return sums.double().sum(0)
 
 
 def query_pass(
@@ -201,88 +123,93 @@ def query_pass(
     Raises:
         Cancelled: the stop flag went up.
     """
-    n, m = len(q), len(k)
+    n = len(q)
     tile = max(GROUP, tile // GROUP * GROUP)
+    tiles: dict[int, Tile] = {}  # the last one may be less high
+    safe = _safe(q, k, softmax)
     parts: list[dict[str, Tensor]] = []
     with _flushed():
         for a in range(0, n, tile):
             poll(stop)
-            scores = _product(q[a : a + tile], k, buffer)
-            sums, peaks = _sizes(scores, buffer, columns, a, peaks=not partners)
-            found = {"mean_abs": sums / m}
-            values = peaks[:, None] if peaks is not None else None
-            if partners:
-                values, index = top_k(scores, TOP)
-                found["argmax"] = index[:, 0]
-            assert values is not None
-            found["max"] = values[:, 0].double()
-            poll(stop)
-            parts.append(
-                found | _attend(scores, values, q_terms[a : a + tile], k_terms, softmax, buffer, columns, partners)
-            )
+            mine = slice(a, a + tile)
+            rows = q[mine]
+            if len(rows) not in tiles:
+                tiles[len(rows)] = Tile(
+                    len(rows), k, softmax, buffer, columns=columns is not None, entropy=partners, safe=safe
+                )
+            parts.append(_reduce(tiles[len(rows)], rows, q_terms[mine], k_terms, softmax, columns, a, partners, stop))
             if progress is not None:
                 progress(min(n, a + tile), n)
+        if columns is not None:
+            columns.settle(softmax.scale)
         if columns is not None and partners:
             columns.locate(q, k, tile, buffer, stop)
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
-def _attend(
-    scores: Tensor,
-    values: Tensor,
-    row_terms: Tensor,
-    column_terms: Tensor,
+def _reduce(
+    tile: Tile,
+    q: Tensor,
+    q_terms: Tensor,
+    k_terms: Tensor,
     softmax: Softmax,
-    buffer: TileBuffer,
     columns: ColumnSums | None,
+    first: int,
     partners: bool,
+    stop: Stop | None,
 ) -> dict[str, Tensor]:
-    """The softmax of each row of a tile, in place: partition and, with ``partners``, entropy and top masses.
-
-    Args:
-        values: ``[t, k]`` the largest scores of each row, best first. Where biases join, they are sought anew.
-    """
-    t, m = scores.shape
-    bounds = _chunks(scores)
-    sums = torch.empty((2, t, len(bounds)), device=scores.device)
-    if softmax.biased:
-        softmax.logits_(scores, row_terms, column_terms, False)
-        best = (top_k(scores, TOP)[0] if partners else scores.amax(1, keepdim=True)).double()
-        cap = None
-    else:
-        cap = softmax.softcap  # it keeps the order, so the largest scores are the largest logits
-        best = values.double() if cap is None else (values * (1 / cap)).tanh().double() * cap
-    # exp2: torch's CPU exp is several times slower, or worse where it underflows
-    unit = (1.0 if cap is None else cap) / math.log(2.0)
-    # the peak goes first, so that the largest logits keep their digits however large the scores are
-    peak = (best[:, :1] if cap is None else best[:, :1] / cap).float()
-    for j, (a, b) in enumerate(bounds):
-        chunk = scores[:, a:b]
-        if cap is not None:
-            chunk.mul_(1 / cap).tanh_()
+    """One tile of :func:`query_pass`: its queries ``[t, d]`` begin at row ``first``."""
+    t, m = tile.scores.shape
+    rows = torch.nn.functional.pad(q * softmax.scale, (0, 0, 0, padded(t) - t))
+    for j in range(len(tile.bounds)):
+        poll(stop)
+        tile.multiply(j, rows)
         if not partners:
-            e = chunk.sub_(peak).mul_(unit).exp2_()
-            torch.sum(e, dim=1, out=sums[0, :, j])
-            continue
-        y = torch.sub(chunk, peak, out=buffer.get("scratch", t, b - a)).mul_(unit)
-        e = torch.exp2(y, out=chunk)
-        torch.sum(e, dim=1, out=sums[0, :, j])
-        torch.sum(y.mul_(e), dim=1, out=sums[1, :, j])
-    z = sums[0].double().sum(1)
-    over_keys = z.log() + best[:, 0]
+            if softmax.biased:
+                tile.biased(j, q_terms, k_terms)
+            tile.exponentiate(j)
+    found = {"mean_abs": tile.sums.double().sum(0) / (m * softmax.scale)}
+    if columns is not None:
+        columns.add(tile, first, locate=partners)
+    if partners:
+        best, index = top_k(tile.scores, TOP)
+        found["argmax"] = index[:, 0]
+        found["max"] = best[:, 0].double() / softmax.scale
+        if softmax.biased:
+            for j in range(len(tile.bounds)):
+                tile.biased(j, q_terms, k_terms)
+            best = top_k(tile.scores, TOP)[0]
+        elif softmax.softcap is not None:
+            best = best.tanh()
+        for j in range(len(tile.bounds)):
+            poll(stop)
+            tile.exponentiate(j)
+    else:
+        found["max"] = tile.tops.amax(0).double() / softmax.scale
+    z, level = tile.finish()
+    over_keys = z.log() + level
     kept = softmax.left_by_sink(over_keys)
     if columns is not None:
-        columns.received += _weighted_group_sums(scores, (kept / z).float())
-    found = {"log_z": softmax.with_sink(over_keys)}
+        columns.received += tile.received(kept / z).sum(0, dtype=torch.float64)
+    found["log_z"] = softmax.with_sink(over_keys)
     if partners:
-        entropy = z.log() - math.log(2.0) * sums[1].double().sum(1) / z
-        masses = (best - best[:, :1]).exp() / z[:, None] * kept[:, None]
+        masses = (best.double() * softmax.natural - level[:, None]).exp() / z[:, None] * kept[:, None]
         found |= {
             "top1": masses[:, 0],
             "top5": masses.sum(1).clamp_max(1.0),
-            "conc": 1 - entropy / math.log(m) if m > 1 else torch.zeros_like(z),
+            "conc": 1 - tile.entropy(z) / math.log(m) if m > 1 else torch.zeros_like(z),
         }
     return found
+
+
+def _safe(q: Tensor, k: Tensor, softmax: Softmax) -> bool:
+    """Whether no logit can leave fp32's exponents: by the cap, or because no product exceeds its vectors' lengths."""
+    if softmax.biased:
+        return False
+    if softmax.softcap is not None:
+        return softmax.softcap / math.log(2.0) < REACH
+    longest = torch.linalg.vector_norm(q, dim=1).amax() * torch.linalg.vector_norm(k, dim=1).amax()
+    return float(longest) / math.log(2.0) < REACH
 
 
 def key_pass(
@@ -319,7 +246,7 @@ def key_pass(
         poll(stop)
         scores = _product(k[a : a + tile], q, buffer)
         values, index = top_k(scores, 1)
-        sums, _ = _sizes(scores, buffer, None, a, peaks=False)
+        sums = _abs_sums(scores, buffer)
         found = {"mean_abs": sums / m, "max": values[:, 0].double(), "argmax": index[:, 0]}
         if log_z is not None:
             logits = softmax.logits_(scores, k_terms[a : a + tile], q_terms, True)

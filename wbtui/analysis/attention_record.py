@@ -21,13 +21,13 @@ from wbtui.analysis.attention import Head, Rows, Vectors, closed_forms, partners
 from wbtui.analysis.attention_pairs import (
     TILE,
     ColumnSums,
-    Softmax,
     as_ids,
     key_pass,
     query_pass,
     sample,
     upper_quartile,
 )
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.rope import turn
 from wbtui.analysis.streaming import Stop, TileBuffer
 from wbtui.analysis.tokens import Progress

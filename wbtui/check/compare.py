@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.attention import Head
-from wbtui.analysis.attention_pairs import Softmax
+from wbtui.analysis.attention_tile import Softmax
 from wbtui.analysis.rope import turn
 from wbtui.catalog.attention import rotary_frequencies
 from wbtui.catalog.rope import number

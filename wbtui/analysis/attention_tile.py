@@ -1,0 +1,193 @@
+"""One tile of scores in a core's own cache: sums and maxima of both sides, and a softmax whose peak is still unknown.
+
+A chunk is multiplied, measured and exponentiated before the next one is begun, so that it is never fetched again. Row
+maxima are known only at the end; each chunk therefore goes below the largest score so far, and its sums are brought to
+the final peak afterwards by a factor per row (the running rescaling of Milakov and Gimelshein, arXiv 1805.02867).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wbtui.analysis.streaming import CHUNK_DEVICE, TileBuffer, padded, slices
+
+GROUP = 32
+WIDTH = 1024
+"""Columns of a chunk on a CPU: of 128 rows half a megabyte, so that chunk and scratch stay in a core's own cache."""
+REACH = 100.0
+"""Powers of two that fp32 holds, with room for sums over a hundred thousand keys."""
+LINE = 16
+"""fp32 numbers in a cache line. Rows of a tile are a line longer than they need be: rows a power of two apart would
+compete for the same places of the cache."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """What stands between scores and the softmax: the cap, and the biases' terms where they count.
+
+    Attributes:
+        softcap: c of ``c tanh(S / c)``, or None.
+        biased: whether query and key terms join the scores.
+        sink: a logit that joins each query's softmax beside the keys, or None. It takes its share of the attention, so
+            a row's masses sum below 1; how concentrated the rest is (``conc``) is told of the keys alone.
+    """
+
+    softcap: float | None
+    biased: bool
+    sink: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """What queries are multiplied by before the product, which spares a pass over the scores: the exponent's base
+        where nothing stands between, or the cap. 1 where biases join, which come in natural units."""
+        if self.biased:
+            return 1.0
+        return 1 / math.log(2.0) if self.softcap is None else 1 / self.softcap
+
+    @property
+    def natural(self) -> float:
+        """What turns the numbers that are exponentiated back into logits."""
+        return 1.0 if self.biased else math.log(2.0) if self.softcap is None else self.softcap
+
+    def with_sink(self, log_z: Tensor) -> Tensor:
+        """Log partition sums over keys with the sink joined."""
+        return log_z if self.sink is None else torch.logaddexp(log_z, torch.full_like(log_z, self.sink))
+
+    def left_by_sink(self, log_z: Tensor) -> Tensor:
+        """The share of the attention that goes to keys, from the log partition sums over keys."""
+        return (log_z - self.with_sink(log_z)).exp()
+
+    def logits_(self, scores: Tensor, row_terms: Tensor, column_terms: Tensor, keys_in_rows: bool) -> Tensor:
+        """Scores ``[t, m]`` to logits, in place. A query's own term cancels in its softmax unless a cap follows, or a
+        sink, which has no such term, stands beside the keys."""
+        if self.biased:
+            query, key = (column_terms, row_terms[:, None]) if keys_in_rows else (row_terms[:, None], column_terms)
+            scores += key
+            if self.softcap is not None or self.sink is not None:
+                scores += query
+        if self.softcap is not None:
+            scores.mul_(1 / self.softcap).tanh_().mul_(self.softcap)
+        return scores
+
+
+def wide(buffer: TileBuffer, rows: int, columns: int) -> Tensor:
+    """The tile ``[rows, columns]``, its rows an odd number of cache lines apart."""
+    lines = -(-columns // LINE) | 1
+    return buffer.get("scores", rows, lines * LINE)[:, :columns]
+
+
+class Tile:
+    """A tile of ``t`` queries against all keys: memory and views made once, used for tile after tile.
+
+    Attributes:
+        scores: ``[t, m]``; after :meth:`exponentiate` what the softmax sums.
+        sums, tops: ``[chunks, t]`` fp32: row sums of |scores| and row maxima.
+        column_sums: ``[ceil(t / 32), m]`` fp32 within groups of 32 rows; column_tops: ``[m]``. With ``columns``.
+    """
+
+    def __init__(
+        self, t: int, k: Tensor, softmax: Softmax, buffer: TileBuffer, *, columns: bool, entropy: bool, safe: bool
+    ) -> None:
+        """
+        Args:
+            k: ``[m, d]``.
+            entropy: also sum what the entropy needs.
+            safe: no logit is beyond :data:`REACH` in powers of two, so none needs to be brought below a peak first.
+        """
+        m = len(k)
+        self._softmax, self._columns, self._entropy, self._safe = softmax, columns, entropy, safe
+        self._unit = softmax.natural / math.log(2.0)
+        bounds = slices(m, WIDTH if k.device.type == "cpu" else CHUNK_DEVICE)
+        self.bounds = bounds
+        held = wide(buffer, padded(t), m)
+        self.scores = held[:t]
+        self._keys = [k[a:b].T for a, b in bounds]
+        self._held = [held[:, a:b] for a, b in bounds]
+        self._chunks = [self.scores[:, a:b] for a, b in bounds]
+        self._scratch = [buffer.get("scratch", t, b - a) for a, b in bounds]
+        self.sums, self.tops, self._below, self._z, self._weighted = torch.zeros((5, len(bounds), t), device=k.device)
+        self._sum_rows, self._top_rows, self._z_rows = list(self.sums), list(self.tops), list(self._z)
+        if columns:
+            self.column_sums = buffer.get("column sums", -(-t // GROUP), m)
+            self.column_tops = buffer.get("column tops", 1, m)[0]
+            self._column_tops = [self.column_tops[a:b] for a, b in bounds]
+            whole = t // GROUP
+            self._groups = [x[: whole * GROUP].unflatten(0, (whole, GROUP)) for x in self._chunks]
+            self._scratch_groups = [x[: whole * GROUP].unflatten(0, (whole, GROUP)) for x in self._scratch]
+            self._group_sums = [self.column_sums[:whole, a:b] for a, b in bounds]
+            self._rest_sums = [self.column_sums[whole:, a:b] for a, b in bounds]
+            self._whole = whole * GROUP
+
+    def multiply(self, j: int, rows: Tensor) -> None:
+        """Scores of chunk ``j`` and their sizes; ``rows`` are the queries, padded, the softmax's scale in them."""
+        torch.mm(rows, self._keys[j], out=self._held[j])
+        chunk = self._chunks[j]
+        y = torch.abs(chunk, out=self._scratch[j])
+        torch.sum(y, dim=1, out=self._sum_rows[j])
+        torch.amax(chunk, dim=1, out=self._top_rows[j])
+        if self._columns:
+            torch.amax(chunk, dim=0, out=self._column_tops[j])
+            if self._whole:
+                torch.sum(self._scratch_groups[j], dim=1, out=self._group_sums[j])
+            if self._whole < len(chunk):
+                torch.sum(y[self._whole :], dim=0, keepdim=True, out=self._rest_sums[j])
+
+    def biased(self, j: int, q_terms: Tensor, k_terms: Tensor) -> Tensor:
+        """Let the biases of all keys ``[m]`` and the cap join chunk ``j``; returns the chunk."""
+        a, b = self.bounds[j]
+        return self._softmax.logits_(self._chunks[j], q_terms, k_terms[a:b], False)
+
+    def exponentiate(self, j: int) -> None:
+        """Exponentiate chunk ``j`` in place and sum it by rows."""
+        chunk = self._chunks[j]
+        if self._softmax.softcap is not None and not self._softmax.biased:
+            chunk.tanh_()
+        if not self._safe:
+            # The peak goes first, so that the largest logits keep their digits however large the scores are.
+            self._find_peak(j)
+            chunk.sub_(self._below[j][:, None])
+        # exp2: torch's CPU exp is several times slower on some machines, or worse where it underflows
+        if not self._entropy:
+            torch.sum((chunk if self._unit == 1 else chunk.mul_(self._unit)).exp2_(), dim=1, out=self._z_rows[j])
+            return
+        y = torch.mul(chunk, self._unit, out=self._scratch[j])
+        torch.sum(torch.exp2(y, out=chunk), dim=1, out=self._z_rows[j])
+        torch.sum(y.mul_(chunk), dim=1, out=self._weighted[j])
+
+    def _find_peak(self, j: int) -> None:
+        below = self._below[j]
+        if self._softmax.biased:
+            torch.amax(self._chunks[j], dim=1, out=below)
+        elif self._softmax.softcap is not None:
+            torch.tanh(self.tops[j], out=below)  # it keeps the order: the largest score is the largest logit
+        else:
+            below.copy_(self.tops[j])
+        if j:
+            torch.maximum(below, self._below[j - 1], out=below)
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Bring all chunks to one level: the sums of ``exp(logit - level)`` and the levels, ``[t]`` fp64 each."""
+        self._behind = (self._below - self._below[-1]).double() * self._unit
+        self._factor = self._behind.exp2()
+        return (self._factor * self._z.double()).sum(0), self._below[-1].double() * self._softmax.natural
+
+    def entropy(self, z: Tensor) -> Tensor:
+        """In nats, ``[t]`` fp64; ``z`` from :meth:`finish`."""
+        weighted = self._factor * (self._weighted.double() + self._behind * self._z.double())
+        return z.log() - math.log(2.0) * weighted.sum(0) / z
+
+    def received(self, weights: Tensor) -> Tensor:
+        """The attention that each key gets, ``[groups, m]`` fp32, of rows that weigh ``weights [t]`` fp64: the share
+        that goes to keys over ``z``."""
+        each = (self._factor * weights).float()
+        for j, chunk in enumerate(self._chunks):
+            if self._whole:
+                rows = each[j, : self._whole].view(-1, 1, GROUP)
+                self._group_sums[j].copy_(torch.bmm(rows, self._groups[j])[:, 0])
+            if self._whole < len(chunk):
+                self._rest_sums[j].copy_(torch.mv(chunk[self._whole :].T, each[j, self._whole :]))
+        return self.column_sums
