@@ -26,6 +26,9 @@ from wbtui.analysis.streaming import TileBuffer
 from wbtui.definitions import AttentionDefinition
 
 D_MODEL, D_HEAD, FEATURES = 2304, 256, 16_384
+LARGE, PART = 65_536, 32
+"""Features of the comparison of closed forms with the pass, and the part of the pass's queries that is run."""
+NOISE = 2_000
 CPU = torch.device("cpu")
 CORE = "pass, both sides: mean|S|, max, received"
 AIM = 1.5
@@ -97,6 +100,51 @@ def measure(n: int, repeat: int, tile: int) -> dict[str, dict[str, float]]:
     return {name: paired(run, floor, repeat) for name, (run, floor) in runs.items()}
 
 
+def without_pairs(n: int, part: int, repeat: int, tile: int) -> dict[str, float]:
+    """What closed forms spare at ``n`` features: their time, that of one ``part``-th of the pass's queries against all
+    keys, and how many times longer the whole pass takes (its queries are independent, so it is ``part`` times that)."""
+    draw = torch.Generator().manual_seed(0)
+    q, k = (torch.randn((n, D_HEAD), generator=draw) for _ in range(2))
+    zero, buffer, gain = torch.zeros(n), TileBuffer(), torch.ones(n)
+    few = n // part
+
+    def closed() -> None:
+        closed_forms(q, partners(k), gain, 1.0)
+        closed_forms(k, partners(q), gain, 1.0)
+
+    def run(whole: bool) -> None:
+        sums = ColumnSums(n, CPU)
+        query_pass(q[:few], zero[:few], k, zero, Softmax(None, False), buffer, tile=tile, columns=sums, partners=whole)
+
+    closed()
+    core = paired(lambda: run(False), closed, repeat)["ratio"]
+    whole = paired(lambda: run(True), closed, repeat)["ratio"]
+    return {"features": n, "part": part, "core": core * part, "whole": whole * part}
+
+
+def noise_share(n: int, noise: int, repeat: int, tile: int) -> dict[str, float]:
+    """A record of ``noise`` random directions among ``n`` features over that of the features: as ``noise / n`` if it
+    costs its share and no more."""
+    definition = AttentionDefinition()
+    draw = torch.Generator().manual_seed(0)
+    d = torch.randn((n, 512), generator=draw)
+    query, key = (torch.randn((512, D_HEAD), generator=draw) * 0.02 for _ in range(2))
+    head = Head(query=query, key=key, scale=D_HEAD**-0.5, softcap=50.0)
+    vectors = project(head, lambda: [d], definition, CPU)
+    q, k, zero = vectors.q, vectors.k, vectors.k_terms
+    softmax, buffer = members(head, vectors, definition).softmax, TileBuffer()
+
+    def features() -> None:
+        query_pass(q, zero, k, zero, softmax, buffer, tile=tile)
+
+    def directions() -> None:
+        query_pass(q[:noise], zero[:noise], k, zero, softmax, buffer, tile=tile)
+
+    features()
+    found = paired(directions, features, repeat)
+    return {"directions": noise, "features": n, "ratio": found["ratio"], "share": noise / n}
+
+
 def memory(n: int, tile: int) -> dict[str, float | None]:
     """Peak of a record above the vectors in use, beside the size of one tile and of the dense matrix, in MB."""
     definition = AttentionDefinition()
@@ -130,6 +178,9 @@ def main() -> None:
         "threads": args.threads,
         "tile": args.tile,
         "memory": memory(n, args.tile),
+        "memory_4x": memory(4 * n, args.tile),
+        "without_pairs": without_pairs(LARGE // args.shrink, PART // args.shrink, args.repeat, args.tile),
+        "noise": noise_share(n, NOISE // args.shrink, args.repeat, args.tile),
         "runs": measure(n, args.repeat, args.tile),
     }
     print(
@@ -140,9 +191,19 @@ def main() -> None:
         print(f"  {name:42s} {run['run_s']:7.3f} s   {run['ratio']:5.2f} × floor (CPU {run['cpu_ratio']:5.2f})")
     core = found["runs"][CORE]["cpu_ratio"]
     print(f"  aim of the core: {AIM} × its product in CPU time: {core:.2f}, {'met' if core <= AIM else 'not met'} here")
+    spared = found["without_pairs"]
     print(
-        "  memory: " + ", ".join(f"{name} {value:.0f}" for name, value in found["memory"].items() if value is not None)
+        f"  closed forms at {spared['features']:,} features: the pass takes {spared['whole']:.0f} times as long, "
+        f"its core {spared['core']:.0f} times (1/{spared['part']} of it run)"
     )
+    noise = found["noise"]
+    print(
+        f"  {noise['directions']:,} random directions: {noise['ratio']:.3f} of the pass over {noise['features']:,} "
+        f"features (their share: {noise['share']:.3f})"
+    )
+    for name, count in (("memory", n), ("memory_4x", 4 * n)):
+        values = ", ".join(f"{key} {value:.0f}" for key, value in found[name].items() if value is not None)
+        print(f"  memory at {count:,}: {values}")
     if args.json:
         text = json.dumps(found, indent=1)
         sys.stdout.write(text + "\n") if args.json == "-" else Path(args.json).write_text(text)
