@@ -194,7 +194,7 @@ async def test_from_large_to_small_and_back_the_screen_is_the_same(ready: Place)
 OPENERS = {
     "main": (), "start": ("o",), "jobs": ("J",), "columns": ("c",), "export": ("x",), "note": ("a",),
     "population": ("F",), "heads": ("h",), "depth": ("V",), "answer": ("E",), "flow": ("W",),
-    "set": ("m", "m", "M"), "match": ("equals_sign",), "near": ("tilde",), "reading": ("D",),
+    "set": ("m", "m", "M"), "match": ("equals_sign",), "near": ("tilde",), "reading": ("D",), "pick": ("O",),
 }  # fmt: skip
 """Context -> keys that open it from the table."""
 
