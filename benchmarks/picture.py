@@ -68,6 +68,10 @@ class Picture:
             self.row, self.column = max(1, first) - 1, max(1, values[1] if len(values) > 1 else 1) - 1
         elif final == "C":
             self.column += max(1, first)
+        elif final == "X":  # in the colour of the ground
+            end = min(self.column + max(1, first), self.columns)
+            ground = {k: v for k, v in self.pen.items() if k == "back"}
+            self.cells[self.row][self.column : end] = [(" ", ground)] * max(0, end - self.column)
         elif final == "J" and first == 2:
             self.clear()
         elif final == "m":

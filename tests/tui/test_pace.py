@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui import settings
-from wbtui.tui.pace import AGAIN, MARKS, SLACK, Pace, counted
+from wbtui.tui.pace import SLACK, Pace, counted
+from wbtui.tui.slim import BEGIN, END, slim_driver
 
 
 def test_a_line_is_open_again_once_it_has_carried_nearly_all() -> None:
@@ -28,25 +31,21 @@ def test_a_terminal_of_this_machine_never_waits() -> None:
 
 
 @pytest.mark.parametrize("kbit", [0.0, 1000.0])
-def test_over_a_slow_line_the_same_frame_is_written_once(kbit: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """WHEN a frame is drawn again with none between THEN it goes once; after another, or later, again."""
+def test_the_same_frame_is_written_and_counted_once(kbit: float) -> None:
+    """WHEN a frame is drawn again with none between THEN it goes once; after another again."""
     wrote: list[str] = []
 
-    class Driver:
+    class Terminal:
         def write(self, data: str) -> None:
             wrote.append(data)
 
-    clock = [5.0]
-    monkeypatch.setattr("wbtui.tui.pace.time.monotonic", lambda: clock[0])
-    driver = counted(Driver, Pace(kbit))()
-    first, other = "\x1b[1;1Hone", "\x1b[1;1Htwo"
-    said = [MARKS[0], first, MARKS[1], MARKS[0], first, MARKS[1], other, first]
-    for data in said:
+    pace = Pace(kbit)
+    driver: Any = slim_driver(counted(Terminal, pace))()
+    first, other = "\x1b[1;1Hone", "\x1b[1;1Htwx"
+    for data in (BEGIN, first, END, BEGIN, first, END, other, first):
         driver.write(data)
-    assert wrote == ([*said] if not kbit else [MARKS[0], first, MARKS[1], MARKS[0], MARKS[1], other, first])
-    clock[0] += AGAIN
-    driver.write(first)
-    assert wrote[-2:] == [first, first]
+    assert wrote == [BEGIN + first + END, other, first]
+    assert pace.open() is (kbit == 0 or sum(map(len, wrote)) / pace.bytes_per_second <= SLACK)
 
 
 @pytest.mark.parametrize(("name", "want"), [("SSH_CONNECTION", 1000), ("SSH_TTY", 1000), ("HOME", 0)])

@@ -31,6 +31,16 @@ spans = some.builds(
     some.integers(1, COLUMNS - 9),
     some.lists(some.tuples(some.sampled_from(STYLES), TEXT), min_size=1, max_size=1),
 )
+blank_spans = some.builds(
+    said,
+    some.integers(1, ROWS),
+    some.integers(1, COLUMNS - 16),
+    some.lists(
+        some.tuples(some.sampled_from(STYLES), some.sampled_from([" " * 11, " " * 12, "x" + " " * 15])),
+        min_size=1,
+        max_size=1,
+    ),
+)
 wild_spans = some.builds(
     said,
     some.integers(1, ROWS),
@@ -40,11 +50,11 @@ wild_spans = some.builds(
 others = some.sampled_from(
     ["\x1b[2J", "\x1b[?1049h", "\x1b[?25l", "\x1b]22;default\x07", "\x1b[?1000h", "\x1b[3;3Hx\x07y"]
 )
-frames_of = some.lists(some.one_of(some.lists(spans, max_size=6).map("\n".join), others), max_size=12)
+frames_of = some.lists(some.one_of(some.lists(spans | blank_spans, max_size=6).map("\n".join), others), max_size=12)
 
 
-def both(frames: list[str]) -> tuple[Picture, Picture, int, int]:
-    plain, short, slim = Picture(COLUMNS, ROWS), Picture(COLUMNS, ROWS), Slim()
+def both(frames: list[str], erase: bool) -> tuple[Picture, Picture, int, int]:
+    plain, short, slim = Picture(COLUMNS, ROWS), Picture(COLUMNS, ROWS), Slim(erase)
     sizes = [0, 0]
     for frame in frames:
         frame = frame + "\x1b[1;2H" if "H" in frame else frame
@@ -56,9 +66,9 @@ def both(frames: list[str]) -> tuple[Picture, Picture, int, int]:
     return plain, short, *sizes  # type: ignore[return-value]
 
 
-@given(frames_of)
-def test_the_picture_is_the_same_whatever_is_sent(frames: list[str]) -> None:
-    both(frames)
+@given(frames_of, some.booleans())
+def test_the_picture_is_the_same_whatever_is_sent(frames: list[str], erase: bool) -> None:
+    both(frames, erase)
 
 
 @given(some.lists(wild_spans, max_size=8), some.lists(spans, max_size=4))
@@ -135,3 +145,21 @@ def test_the_driver_writes_less_and_forgets(monkeypatch: pytest.MonkeyPatch) -> 
     driver.forget()
     driver.write(LINE)
     assert sent[0] == sent[1]
+
+
+def test_a_style_that_is_not_followed_goes_through() -> None:
+    strange = "\x1b[1;1H\x1b[31ma\x1b[0m\x1b[4:3mb\x1b[0m"
+    assert Slim().feed(strange) == strange
+
+
+@given(some.text(alphabet="\x1b[]0123456789;mXq \x07a", max_size=40), some.booleans())
+def test_what_goes_to_no_place_passes_as_it_is(data: str, erase: bool) -> None:
+    assert Slim(erase).feed(data) == data
+
+
+def test_a_screen_of_one_ground_costs_little() -> None:
+    piece = "\x1b[38;2;200;206;214;48;2;16;20;25mword\x1b[0m\x1b[38;2;125;136;148;48;2;16;20;25m and\x1b[0m"
+    row = piece * 4 + "\x1b[38;2;200;206;214;48;2;16;20;25m" + " " * 80 + "\x1b[0m"
+    frame = "".join(f"\x1b[{y};1H{row}\n" for y in range(1, 30))
+    assert len(Slim().feed(frame)) < 0.75 * len(frame)
+    assert len(Slim(erase=True).feed(frame)) < 0.6 * len(frame)

@@ -29,7 +29,7 @@ from wbtui.tui.pace import Pace, counted
 from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.start import StartScreen
-from wbtui.tui.slim import slim_driver
+from wbtui.tui.slim import erases, slim_driver
 from wbtui.tui.state import SortKey, View
 from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
 
@@ -188,10 +188,8 @@ class WbtuiApp(App[int]):
     def get_driver_class(self) -> type[Driver]:
         """Textual's own, that outlives its terminal, counts what it writes and sends only what changes."""
         own = super().get_driver_class()
-        driver = hangup.outliving(own)
-        if own.__name__ == "LinuxDriver":
-            return slim_driver(counted(driver, self.pace, thinned=True))
-        return counted(driver, self.pace)
+        driver = counted(hangup.outliving(own), self.pace)
+        return slim_driver(driver, erase=self.pace.limited and erases()) if own.__name__ == "LinuxDriver" else driver
 
     @property
     def main(self) -> MainScreen | None:

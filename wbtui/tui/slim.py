@@ -4,6 +4,8 @@ Textual sends whole spans of lines, each piece with its full style. :class:`Slim
 remembers every cell, and sends only cells that differ, ordered by style where styles are long. A move of the cursor
 whose card is another feature's goes from 9.6 kB to a sixth, which is what a slow line feels.
 
+Long runs of blanks are erased rather than written where the caller says that the terminal can (:func:`erases`).
+
 It understands what Textual sends for a frame: moves, styles, text, ends of lines. Modes, titles and clipboard are
 passed on as they are; after anything else all cells are forgotten, so that they are sent again. Cells hold one
 character of one cell's width; a span with any other character is sent whole, since terminals differ on those.
@@ -29,6 +31,7 @@ _SCREENS = re.compile("\x1b\\[\\?(?:3|47|1047|1049)[hl]")
 _PLAIN = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0377\u0391-\u03a1\u03a3-\u03ff\u0400-\u0482\u048a-\u052f"
                     "\u2010-\u2027\u2030-\u205e\u2074-\u208e\u2190-\u22ff\u2500-\u25fc]*")  # fmt: skip
 """Characters that every terminal draws in one cell."""
+_BLANKS = re.compile(" {12,}")
 _LIT = frozenset(("4", "7", "9", "21", "53"))
 """Attributes that show on a blank, in its text's colour."""
 _OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
@@ -131,7 +134,24 @@ def cells_of(body: str) -> tuple[list[str], list[Style], bool] | None:
     return (chars, styles, plain) if at == len(body) else None
 
 
-def _text_of(pieces: list[Piece]) -> str:
+def erases() -> bool:
+    """Whether the terminal erases in the colour of the ground, and can erase a number of characters (terminfo)."""
+    import curses
+
+    try:
+        curses.setupterm()
+        return curses.tigetflag("bce") > 0 and bool(curses.tigetstr("ech"))
+    except curses.error:
+        return False
+
+
+def _erased(blanks: re.Match[str]) -> str:
+    """Blanks as an erasure and a move over them."""
+    n = len(blanks[0])
+    return f"\x1b[{n}X\x1b[{n}C"
+
+
+def _text_of(pieces: list[Piece], erase: bool) -> str:
     """Pieces as text, from a terminal without a style to one."""
     if len(max((style[1] for style, *_ in pieces), key=len, default="")) >= LONG:
         order = {style: at for at, style in enumerate(dict.fromkeys(style for style, *_ in pieces))}
@@ -146,15 +166,20 @@ def _text_of(pieces: list[Piece]) -> str:
         if style != pen:
             code, pen = step(pen, style)
             out.append(code)
-        out.append(text)
+        out.append(_BLANKS.sub(_erased, text) if erase and not _LIT.intersection(style[0].split(";")) else text)
         row, column = y, x + len(text)
     return "".join(out) + ("\x1b[0m" if pen != NO_STYLE else "")
 
 
 class Slim:
-    """The cells of one terminal, and the text that brings them from one frame to the next."""
+    """The cells of one terminal, and the text that brings them from one frame to the next.
 
-    def __init__(self) -> None:
+    Args:
+        erase: runs of blanks may be erased.
+    """
+
+    def __init__(self, erase: bool = False) -> None:
+        self._erase = erase
         self._rows: dict[int, tuple[list[str], list[Style | None]]] = {}
         self._sent: dict[int, dict[int, tuple[int, str]]] = {}
         """Row -> column -> (end, body) of spans as they last came, where no other has touched them since."""
@@ -196,7 +221,7 @@ class Slim:
             end = x + len(chars) if plain else WIDEST
             taken = covered.setdefault(y, [])
             if any(x < end_ and x_ < end for x_, end_ in taken):  # over another of this frame: that one goes first
-                out.append(_text_of(new))
+                out.append(_text_of(new, self._erase))
                 new.clear()
                 covered = {y: (taken := [])}
             taken.append((x, end))
@@ -208,7 +233,7 @@ class Slim:
             if cells is not None:
                 del cells[0][x:], cells[1][x:]
             out.append(f"\x1b[{y + 1};{x + 1}H" + body.rstrip("\r\n") + "\x1b[0m")
-        out.append(_text_of(new))
+        out.append(_text_of(new, self._erase))
         return "".join(out)
 
     def _note(self, y: int, x: int, end: int, body: str) -> None:
@@ -253,8 +278,8 @@ class Slim:
 class Frames:
     """:class:`Slim` with frames put together: an empty one is not sent, a full one goes out in one piece."""
 
-    def __init__(self) -> None:
-        self.slim = Slim()
+    def __init__(self, erase: bool = False) -> None:
+        self.slim = Slim(erase)
         self._frame: list[str] | None = None
 
     def forget(self) -> None:
@@ -276,15 +301,15 @@ class Frames:
         return ""
 
 
-def slim_driver(base: type[Driver]) -> type[Driver]:
-    """A driver that sends what ``base`` would, through :class:`Frames`."""
+def slim_driver(base: type[Driver], *, erase: bool = False) -> type[Driver]:
+    """A driver that sends what ``base`` would, through :class:`Frames`; ``erase`` as for :class:`Slim`."""
 
     class SlimDriver(base):  # type: ignore[misc, valid-type]
         frames: Frames | None = None
 
         def write(self, data: str) -> None:
             if self.frames is None:
-                self.frames = Frames()
+                self.frames = Frames(erase)
             out = self.frames.feed(data)
             if out:
                 super().write(out)
