@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from wbtui.analysis.rope import turn
 from wbtui.analysis.streaming import Stop, TileBuffer
 from wbtui.catalog.attention import rotary_frequencies
 from wbtui.catalog.saes import SaeInfo
+from wbtui.compute.kernels import kernels_for
 from wbtui.compute.weights import _RESIDENT, BLOCK
 from wbtui.definitions import AttentionDefinition, NullDefinition, attention_from_json
 from wbtui.errors import WorkError
@@ -167,6 +169,7 @@ def qk_norm(projection: Projection, move: Callable[[Tensor], Tensor] = lambda t:
 
 
 def head_rows(
+    cache: Path,
     spec: ProductSpec,
     start: int,
     stop_row: int,
@@ -178,12 +181,16 @@ def head_rows(
 ) -> Rows:
     """The columns of heads [start, stop_row) of an E2 or OV product: ``[heads, n]`` each.
 
+    ``cache`` is where it stands how this machine multiplies.
+
     Raises:
         Cancelled: ``stop`` said so.
         WeightsError: weights that cannot be read or hold values that are not finite.
         WorkError: not a product of this kind.
     """
     work = LayerWork(spec, device)
+    dims = work.checkpoint.dims
+    kernels_for(cache, work.device, dims.d_vocab * dims.d_model)
     make = {"attention": _attention, "attention_null": _attention_null, "ov": _ov, "ov_null": _ov}.get(spec.analysis)
     if make is None:
         raise WorkError(f"analysis {spec.analysis!r}", "one of " + ", ".join(schema.ANALYSES))

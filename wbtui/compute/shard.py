@@ -104,8 +104,9 @@ def compute_shard(
     if spec.analysis in schema_attention.ANALYSES:
         from wbtui.compute.attention import head_rows
 
-        Weights(cache, spec, task.device).kernels()
-        columns = head_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
+        columns = head_rows(
+            cache, spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress
+        )
     elif spec.analysis in schema_neighbours.ANALYSES:
         from wbtui.compute.neighbours import neighbour_rows
 

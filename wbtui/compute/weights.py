@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbtui import schema, schema_attention, settings
+from wbtui import schema, settings
 from wbtui.analysis import nulls
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
@@ -46,8 +46,7 @@ class Weights:
         self.cache = cache
         self.spec = spec
         self.device = torch.device(device)
-        others = spec.analysis in schema_attention.ANALYSES  # whose definition is none of tokens
-        body = {} if others else dict(spec.identity.get("definition") or {})
+        body = dict(spec.identity.get("definition") or {})
         self.definition: TokensDefinition = tokens_from_json({"name": "", **body}) if body else TokensDefinition()
         self.definition_json: dict[str, Any] = body
         self.unmasked = False
