@@ -57,3 +57,24 @@ async def test_a_page_that_is_not_here(known: Place) -> None:
         assert main.view.sae == "L1"
         await pilot.press("colon", *"neuronpedia.org/list/x", "enter")
         await until(pilot, lambda: "/list/x" in screen_text(app))
+
+
+async def test_an_address_of_several_lines_is_shown_whole_and_drawn_once(known: Place) -> None:
+    """WHEN a pasted address takes more lines than the head has THEN the head grows, and drawing comes to rest."""
+    app = known.app(known.address("L1"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("o")
+        start = app.screen
+        await until(pilot, lambda: bool(start.models))  # type: ignore[attr-defined]
+        drawn = []
+        fit = start.fit  # type: ignore[attr-defined]
+        start.fit = lambda: (drawn.append(1), fit())  # type: ignore[attr-defined]
+        start.query_one("#entry").value = "./" + " ".join(["folder/" * 6] * 6)  # type: ignore[attr-defined]
+        await until(pilot, lambda: start.query_one("#head").size.height > 3)
+        await pilot.pause()
+        count = len(drawn)
+        for _ in range(5):
+            await pilot.pause()
+        assert len(drawn) == count < 6
+        assert screen_text(app).count("folder/") >= 36

@@ -88,7 +88,11 @@ class Fuzzy:
         n = len(self.names)
         if not words:
             return Found(np.argsort(self.groups, kind="stable"), np.zeros(n, np.int64))
-        steps = [self._step(word) for word in words]
+        steps = []
+        for word in words:
+            steps.append(self._step(word))
+            if not len(steps[-1].score):
+                break  # nothing matches, whatever the words behind it are
         prefixes = {word[:k] for word in words for k in range(1, len(word) + 1)}
         self._steps = {prefix: step for prefix, step in self._steps.items() if prefix in prefixes}
         total = np.zeros(n, np.int64)
@@ -99,7 +103,7 @@ class Fuzzy:
             if len(first):
                 total[owner[first]] += np.maximum.reduceat(step.score, first)
                 count[owner[first]] += 1
-        rows = np.flatnonzero(count == len(steps))
+        rows = np.flatnonzero(count == len(words))
         order = np.lexsort((-total[rows], self.groups[rows]))
         return Found(rows[order], total[rows[order]])
 
@@ -131,11 +135,12 @@ class Fuzzy:
     def _step(self, word: str) -> _Step:
         known = self._steps.get(word)
         if known is None:
-            spots = self._spots(word[-1])
             if len(word) == 1:
+                spots = self._spots(word)
                 known = _Step(spots, spots.bonus + HIT)
             else:
-                known = _next(self._step(word[:-1]), spots)
+                before = self._step(word[:-1])
+                known = _next(before, self._spots(word[-1])) if len(before.score) else before
             self._steps[word] = known
         return known
 
@@ -151,8 +156,6 @@ def _next(before: _Step, spots: _Spots) -> _Step:
     """One letter more: behind each way so far, right away or with characters passed over."""
     last = np.searchsorted(before.spots.at, spots.at) - 1  # the nearest place of the letter before
     spots, last = spots.only(last >= 0), last[last >= 0]
-    if not len(before.score):
-        return _Step(before.spots, before.score)
     # the best that ends at or before a place, passed characters paid: the name's number on top keeps names apart
     level = (before.spots.owner << _BITS) + before.score + GAP * before.spots.within
     reach = np.maximum.accumulate(level)[last]

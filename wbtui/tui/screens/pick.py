@@ -25,8 +25,7 @@ from wbtui.tui import keymap
 from wbtui.tui.draw.line import Line, cut, lit, rule, spread, width_of
 from wbtui.tui.fetching import download_line
 from wbtui.tui.fuzzy import Fuzzy
-from wbtui.tui.messages import DownloadChanged
-from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.screens.fetches import FetchScreen
 from wbtui.tui.widgets.card import Card
 from wbtui.tui.widgets.entry import Entry
 from wbtui.tui.widgets.lines import Lines
@@ -82,7 +81,7 @@ def published_picks(here: frozenset[str]) -> list[Pick]:
     return out
 
 
-class PickScreen(WbScreen):
+class PickScreen(FetchScreen):
     """One list that a few letters narrow; Enter opens, ``^d`` fetches what is not here."""
 
     CONTEXT = "pick"
@@ -101,8 +100,6 @@ class PickScreen(WbScreen):
         self.visit = visit
         self.at = 0
         self.text = ""
-        self.word = ""
-        """What the last key found out, where it did nothing."""
         self.whole = False
         self._take(picks_of(opened.model.name, opened.saes, MINE))
         self.at = next((n for n, pick in enumerate(self.picks) if pick.name == opened.sae.name), 0)
@@ -279,23 +276,13 @@ class PickScreen(WbScreen):
         pick = self.under
         if pick is None or pick.group != REGISTRY:
             self.word = "on this disk already" if pick is not None else "no SAE under the cursor"
+            self.fit()
         else:
-            started = self.wb.downloads.start(pick.model, pick.name)
-            self.word = "" if started else "one download at a time: ^x cancels it"
-        self.fit()
+            self.fetch(pick.model, pick.name)
 
-    def action_cancel_download(self) -> None:
-        """Stop the download; what has arrived is kept."""
-        self.word = "" if self.wb.downloads.cancel() else "nothing is being downloaded"
-        self.fit()
-
-    def on_download_changed(self, message: DownloadChanged) -> None:
-        """A download came on, ended or failed."""
-        self.word = ""
-        now = self.wb.downloads.now
-        if now is not None and now.state == "done":
-            self.in_background(self._load, group="picks", exclusive=True)
-        self.fit()
+    def fetched(self) -> None:
+        """The list again, with what has come among what is here."""
+        self.in_background(self._load, group="picks", exclusive=True)
 
     def action_move(self, delta: int) -> None:
         """Up or down."""

@@ -26,8 +26,7 @@ from wbtui.tui import keymap
 from wbtui.tui.data import SaeRow, checked_address, load_session, models, sae_rows
 from wbtui.tui.draw.line import Line, cut, rule, wrap
 from wbtui.tui.fetching import download_line
-from wbtui.tui.messages import DownloadChanged
-from wbtui.tui.screens.base import WbScreen
+from wbtui.tui.screens.fetches import FetchScreen
 from wbtui.tui.shelf import (
     PublishedModel,
     Shelf,
@@ -52,7 +51,7 @@ def is_address(text: str) -> bool:
     return is_page(text) or is_path(text) or "@" in text.strip("@")
 
 
-class StartScreen(WbScreen):
+class StartScreen(FetchScreen):
     """Two lists. Letters go to the filter of the list that has the cursor."""
 
     CONTEXT = "start"
@@ -77,12 +76,12 @@ class StartScreen(WbScreen):
         self.saes: dict[str, list[SaeRow]] = {}
         self.registry: list[PublishedModel] = []
         self.published: dict[str, list[Published]] = {}
-        self.word = ""
-        """What the last key found out, where it did nothing."""
         self.on_saes = model is not None
         self.at_model = 0
         self.at_sae = 0
         self.text = ""
+        self.high = 3
+        """Lines of the head."""
         self.last: View | None = None
         self.busy: set[str] = set()
         self._shelves: dict[str, tuple[int, Shelf[Any]]] = {}
@@ -217,8 +216,8 @@ class StartScreen(WbScreen):
             lines += wrap(safe_token_text(self.word).split(), head.inner_width, "warn")
         elif self.wb.downloads.now is not None:
             lines.append(cut(download_line(self.wb.downloads.now, "^x"), head.inner_width))
-        if head.size.height != (high := max(3, len(lines))):
-            head.styles.height = high
+        if self.high != (high := max(3, len(lines))):  # asked once: until it is laid out the size is the old one
+            self.high = head.styles.height = high
             self.call_after_refresh(self.fit)
         head.set_lines(lines)
         self.query_one("#prompt", Lines).set_lines([[(" SAEs / " if self.on_saes else " model / ", "strong")]])
@@ -363,21 +362,11 @@ class StartScreen(WbScreen):
             self.word = "on this disk already"
             self.fit()
             return
-        self.word = "" if self.wb.downloads.start(model.name, sae) else "one download at a time: ^x cancels it"
-        self.fit()
+        self.fetch(model.name, sae)
 
-    def action_cancel_download(self) -> None:
-        """Stop the download; what has arrived is kept."""
-        self.word = "" if self.wb.downloads.cancel() else "nothing is being downloaded"
-        self.fit()
-
-    def on_download_changed(self, message: DownloadChanged) -> None:
-        """A download came on, ended or failed."""
-        self.word = ""
-        now = self.wb.downloads.now
-        if now is not None and now.state == "done":
-            self.in_background(self._look_again, group="models")
-        self.fit()
+    def fetched(self) -> None:
+        """Both lists again."""
+        self.in_background(self._look_again, group="models")
 
     def _across(self, saes: bool) -> None:
         model = self.chosen
