@@ -1,10 +1,9 @@
-"""The explorer in a real terminal, beside two table widgets, and over a slow link: ``python -m benchmarks explorer``.
+"""The explorer in a real terminal, beside two table widgets: ``python -m benchmarks explorer``.
 
 Every program runs in a child process behind a pseudo-terminal; keys go in, bytes come out, and the clock stops at the
 last byte that a key caused: two lines of the table and the card beside it. Peers are measured in the same run:
 Textual's ``DataTable`` (up to ``--most-rows-filled`` rows: a million take minutes) and ``textual-fastdatatable``. They
-show a table and nothing beside it; their mount includes making the columns. The slow link is a relay of 1 Mbit/s with
-150 ms of delay, half of it in each direction.
+show a table and nothing beside it; their mount includes making the columns. Over a slow line: :mod:`benchmarks.link`.
 """
 
 from __future__ import annotations
@@ -36,9 +35,6 @@ DOWN, PAGE = b"\x1b[B", b"\x1b[6~"
 CURSOR = re.compile(rb"\x1b\[1;(?!2H)[0-9]+H")
 """Line 1 names the feature under the cursor, so it changes in every frame in which the cursor moves."""
 FILTER = "z_max>4 word1"
-LINK_BYTES_PER_SECOND = 125_000
-LINK_DELAY = 0.075
-"""Seconds in each direction."""
 
 
 class Peer(Terminal):
@@ -164,47 +160,6 @@ def peer(kind: str, n: int, size: tuple[int, int], repeats: int) -> dict[str, An
     return out
 
 
-class Link(Terminal):
-    """The explorer at the far end of a slow line: bytes are taken at the line's speed, so the app feels it too."""
-
-    def __init__(self, address: str, cache: Path, size: tuple[int, int]) -> None:
-        super().__init__(address, cache, size)
-        self.free_at = 0.0
-
-    def press(self, key: bytes, quiet: float = 0.5) -> tuple[float, int]:
-        """(ms from the key to the last byte on this end of the line, bytes)."""
-        start = time.perf_counter()
-        time.sleep(LINK_DELAY)
-        os.write(self.fd, key)
-        last, count = start, 0
-        while data := self.read(quiet):
-            self.free_at = max(self.free_at, time.perf_counter()) + len(data) / LINK_BYTES_PER_SECOND
-            time.sleep(max(0.0, self.free_at - time.perf_counter()))
-            last, count = self.free_at + LINK_DELAY, count + len(data)
-        return (last - start) * 1e3, count
-
-
-def slow_link(address: str, cache: Path, n: int, size: tuple[int, int]) -> dict[str, dict[str, float]]:
-    """Latency and bytes per action over the slow line."""
-    link = Link(address, cache, size)
-    link.until(f"{n:,} features".encode())
-    link.quiet()
-    actions: dict[str, list[bytes]] = {
-        "cursor": [b"j"] * 5, "page": [PAGE] * 3, "sort": [b"s"] * 2, "open the page": [b"\r"], "back": [b"\x1b"],
-        "filter bar": [b"/"], "filter key": [char.encode() for char in "z_max>4"],
-    }  # fmt: skip
-    out = {}
-    for name, keys in actions.items():
-        found = [link.press(key) for key in keys]
-        out[name] = {
-            "ms": round(statistics.median(ms for ms, _ in found)),
-            "bytes": round(statistics.median(size for _, size in found)),
-        }
-    link.key(b"\x1b")
-    link.close()
-    return out
-
-
 def built(folder: Path, n: int) -> tuple[str, Path]:
     """An invented SAE of ``n`` features in a folder: made, or found there."""
     place = folder / str(n)
@@ -227,8 +182,6 @@ def table(result: dict[str, Any]) -> list[str]:
                 f"{found['sort']['last_ms']:,.0f} | "
                 f"{format(filtered['last_ms'], '.0f') if filtered else '–'} | {added(result, name, found):+.0f} |"
             )
-    out += ["", "| over 1 Mbit/s with 150 ms delay | ms to the last byte | bytes |", "|---|---|---|"]
-    out += [f"| {name} | {got['ms']:,} | {got['bytes']:,} |" for name, got in result.get("slow_link", {}).items()]
     return out
 
 
@@ -287,8 +240,6 @@ def main(argv: list[str] | None = None) -> int:
                 result["floor_mb"] = found["anonymous_mb"]
             if n in given.features:
                 result["explorer"][str(n)] = found
-            if n == given.features[-1]:
-                result["slow_link"] = slow_link(address, cache, n, size)
     for kind in kinds:
         for n in [n for n in given.features if n > FLOOR_ROWS] or given.features:
             if kind != "DataTable" or n <= given.most_rows_filled:

@@ -131,18 +131,18 @@ def opened(address: str, cache: Path, n: int, size: tuple[int, int], ssh: bool =
     os.environ.pop("SSH_TTY", None)
     os.environ["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.2 22" if ssh else ""
     line = Line(address, cache, size)
-    count = len(line.output)
+    count = frames = 0
     free = start = line.started
-    while line.read(REST) or f"{n:,} features".encode() not in line.output:
+    while (data := line.read(REST)) or f"{n:,} features" not in line.shown():
         now = time.perf_counter()
         if now - start > 60:
-            raise SystemExit(f"the app did not show its rows: {line.output[-2000:]!r}")
-        new = len(line.output) - count
-        count += new
-        free = (max(free, now) + new / BYTES_PER_SECOND) if new else free
+            raise SystemExit(f"the app did not show its rows: \n{line.shown()}")
+        count += len(data)
+        frames += data.count(FRAME_END)
+        free = (max(free, now) + len(data) / BYTES_PER_SECOND) if data else free
     line.free_at = free
     return line, {"bytes": count, "first_ms": 0.0, "last_ms": round((free + DELAY - start) * 1e3, 1), "queue_ms": 0.0,
-                  "frames": line.output.count(FRAME_END)}  # fmt: skip
+                  "frames": frames}  # fmt: skip
 
 
 def one(address: str, cache: Path, n: int, size: tuple[int, int], demo: bool) -> dict[str, Found]:
