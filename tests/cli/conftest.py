@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from wbtui.catalog.saes import find_sae
 from wbtui.cli import main
 from wbtui.compute.shard import ShardTask, compute_shard
 from wbtui.definitions import DEFINITIONS
+from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
 SAE = "L3"
@@ -21,8 +23,15 @@ SAE = "L3"
 
 def compute_all(plan: TokensPlan, cache: Path) -> None:
     """Every product of a plan, in this process."""
-    for spec in plan.all():
+    compute_specs(plan.all(), cache)
+
+
+def compute_specs(specs: Iterable[ProductSpec], cache: Path) -> None:
+    """Products, in this process; those that are complete stay."""
+    for spec in specs:
         product = Product(cache, spec)
+        if product.state == "complete":
+            continue
         if not spec.rows:
             compute_shard(ShardTask(str(cache), spec.to_json()))
             continue

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
 
+from tests.cli.conftest import compute_specs
 from tests.hostile.texts import BROKEN, NAME, TOKENS
 from tests.tui.place import LAYERS, D, FakeClient, Place
 from wbtui.address import Address
@@ -29,8 +30,6 @@ from wbtui.features.table import FeatureTable
 from wbtui.labels.belongs import target_of
 from wbtui.labels.book import import_files
 from wbtui.notes.store import NoteStore, site_of
-from wbtui.store.keys import ProductSpec
-from wbtui.store.products import Product
 
 FEATURES = 48
 MODEL = f"ti{NAME}ny"
@@ -102,11 +101,11 @@ class Hostile(Place):
         model = find_model(str(self.model))
         sae = find_sae(model, self.name(1))
         for at in (1, 0, 2, 3):
-            compute(self.cache, self.tokens_plan(at).all(checks=at == 1))
-        compute(self.cache, plan_attention(model, sae, AttentionDefinition(), self.cache).all())
-        compute(self.cache, plan_neighbours(model, sae, NeighboursDefinition(), self.cache).all())
+            compute_specs(self.tokens_plan(at).all(checks=at == 1), self.cache)
+        compute_specs(plan_attention(model, sae, AttentionDefinition(), self.cache).all(), self.cache)
+        compute_specs(plan_neighbours(model, sae, NeighboursDefinition(), self.cache).all(), self.cache)
         match = plan_match(model, sae, model, find_sae(model, self.name(3)), MatchDefinition(), self.cache)
-        compute(self.cache, [match.product])
+        compute_specs([match.product], self.cache)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019
     def _asked(self, what: str, sae: str, args: str) -> str:
@@ -146,23 +145,6 @@ class Hostile(Place):
             note = "\n".join([NAME, *TOKENS])
             db.execute("UPDATE notes SET note = ?", (note,))
             db.execute("UPDATE tags SET tag = ?", ("\x1b[31m\u202etag\x9b",))
-
-
-def compute(cache: Path, specs: list[ProductSpec]) -> None:
-    """Products, in this process."""
-    from wbtui.compute.shard import ShardTask, compute_shard
-
-    for spec in specs:
-        product = Product(cache, spec)
-        if product.state == "complete":
-            continue
-        if not spec.rows:
-            compute_shard(ShardTask(str(cache), spec.to_json()))
-            continue
-        product.begin()
-        for start, stop in product.missing():
-            compute_shard(ShardTask(str(cache), spec.to_json(), start, stop))
-        compute_shard(ShardTask(str(cache), spec.to_json(), kind="assemble"))
 
 
 ERROR = WorkError(f"worker said {NAME}\nsecond line", f"expected {NAME}", f"do {NAME}")
