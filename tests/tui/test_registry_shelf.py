@@ -18,7 +18,7 @@ from tests.download.hub_server import Hub, served
 from tests.tui.place import Place, screen_text, until
 from wbtui.catalog.registry import find_entry
 from wbtui.tui.draw.line import Line
-from wbtui.tui.fetching import Download, download_line, size
+from wbtui.tui.fetching import Download, Downloads, download_line, size
 from wbtui.tui.screens.start import StartScreen
 
 MODEL = "google/gemma-2-2b"
@@ -138,3 +138,54 @@ async def test_cancel_failure_and_one_at_a_time(hub: Hub, tmp_path: Path) -> Non
         await pilot.press("ctrl+d")
         await until(pilot, lambda: app.downloads.now is not None and app.downloads.now.state == "done")
         assert "bytes=" in hub.received("model.safetensors")[-1], "it went on where it had stopped"
+
+
+async def test_a_failed_download_that_is_still_ending_is_not_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WHEN a download is begun again before the failed one's process is gone THEN its end changes nothing."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    says = [b'{"event": "error", "found": "no"}\n', b'{"event": "waiting", "why": "x", "seconds": 1}\n']
+    processes = []
+
+    class Process:
+        returncode = None
+
+        def __init__(self, at: int) -> None:
+            self.at = at
+            self.stdout = self.lines()
+            self.stderr = asyncio.StreamReader()
+            self.stderr.feed_eof()
+
+        async def lines(self):
+            yield says[self.at]
+            await gates[self.at].wait()
+
+        async def wait(self) -> int:
+            return 1
+
+        def send_signal(self, number: int) -> None:
+            gates[self.at].set()
+
+    async def begin(*words: str, **more: object) -> Process:
+        processes.append(Process(len(processes)))
+        return processes[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", begin)
+    downloads = Downloads(lambda message: None)
+
+    async def comes(condition) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)
+
+    assert downloads.start("m", None)
+    await comes(lambda: downloads.now.state == "failed")
+    first = downloads._task
+    assert downloads.start("m", None)
+    await comes(lambda: downloads.now.note == "x")
+    gates[0].set()
+    assert first is not None
+    await first
+    assert downloads.now is not None and downloads.now.live
+    assert downloads.cancel() and gates[1].is_set(), "the second one's process is told"
+    await downloads.close()
+    assert downloads.now.state == "cancelled"

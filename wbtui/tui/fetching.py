@@ -125,25 +125,25 @@ class Downloads:
         self._task = asyncio.get_running_loop().create_task(self._run(model, sae))
         return True
 
+    @property
+    def _mine(self) -> bool:
+        """Whether what is under way is the running task's: one that has failed may still be ending beside the next."""
+        return self._task is asyncio.current_task() and self.now is not None and self.now.live
+
     def cancel(self) -> bool:
         """Stop what is under way; what has arrived is kept."""
         if self.now is None or not self.now.live:
             return False
         self._set(replace(self.now, state="cancelled", note=""))
-        self._end()
+        _end(self._process)
         return True
 
     async def close(self) -> None:
         """The app goes: so does its download."""
-        self._end()
+        _end(self._process)
         if self._task is not None:
             with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._task, 5)
-
-    def _end(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
 
     def _set(self, download: Download) -> None:
         self.now = download
@@ -152,25 +152,33 @@ class Downloads:
     async def _run(self, model: str, sae: str | None) -> None:
         words = [sys.executable, "-m", "wbtui", "download", "--json", "--", model, *([sae] if sae else [])]
         try:
-            self._process = process = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=PIPE)
+            process = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=PIPE)
         except OSError as error:
             self._failed(f"cannot start a process: {error.strerror or error}")
             return
         assert process.stdout is not None and process.stderr is not None
-        if self.now is not None and not self.now.live:  # cancelled while it started
-            self._end()
+        if self._mine:
+            self._process = process
+        else:  # cancelled while it started
+            _end(process)
         errors = asyncio.get_running_loop().create_task(process.stderr.read())
         async for raw in process.stdout:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 event = json.loads(raw)
-                if self.now is not None and self.now.live:
+                if self._mine and self.now is not None:
                     self._set(self.now.after(event))
         said = (await errors).decode("utf-8", "replace").strip()
         code = await process.wait()
-        if self.now is not None and self.now.live:
+        if self._mine:
             last = said.splitlines()[-1].removeprefix("wbtui: ") if said else f"the process ended with code {code}"
             self._failed(last)
 
     def _failed(self, line: str) -> None:
         if self.now is not None:
             self._set(replace(self.now, state="failed", note=line))
+
+
+def _end(process: Process | None) -> None:
+    if process is not None and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
