@@ -7,6 +7,7 @@ import csv
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from wbtui.cli import ask as ask_module
 from wbtui.cli import common, main
 from wbtui.display import file_text
 from wbtui.features.export import unguard
+from wbtui.service.client import stop
 
 
 class Run:
@@ -48,12 +50,13 @@ class Run:
 
 
 @pytest.fixture
-def run(hostile: Hostile, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(hostile: Hostile, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     def answered(address: Any, what: str, args: dict[str, Any], **_: Any) -> dict[str, Any]:
         return hostile.answer(what, address.sae, args)
 
     monkeypatch.setattr(ask_module, "ask", answered)
-    return Run(capfdbinary, monkeypatch)
+    yield Run(capfdbinary, monkeypatch)
+    stop()  # a command that computes starts the service, which would outlive the test
 
 
 def test_every_command(hostile: Hostile, run: Run, tmp_path: Path) -> None:
