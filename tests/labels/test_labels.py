@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sqlite3
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from safetensors.numpy import save_file
 from tests.tui.place import Place, screen_text, settled
 from wbtui.errors import StoreError, UsageError, WbtuiError
 from wbtui.features.export import write
+from wbtui.features.order import order
 from wbtui.features.query import QueryError, parse
 from wbtui.features.table import FeatureTable
 from wbtui.labels import book as books
@@ -265,6 +268,42 @@ def test_filter_record_and_export(ready: Place, tmp_path: Path) -> None:
     assert six.endswith("plain,0.0,true")
     assert eight.endswith(",,")
     assert json.loads((tmp_path / "f.csv.meta.json").read_text())["columns"]["density"].startswith("data")
+
+
+def test_the_first_label_is_a_column_that_sorts(ready: Place, tmp_path: Path) -> None:
+    table = FeatureTable.open(ready.cache, ready.plan("L1"))
+    assert not table.known("label").any() and order(table, [("label", False)])[0] == 0
+    more = tmp_path / "more.csv"
+    imported(ready, tmp_path)
+    more.write_text("id,label\n5,a second label\n3,Zebras\n", encoding="utf-8")
+    plan = table.plan
+    assert plan is not None
+    import_files(target_of(plan), [more])
+    assert table.refresh()
+    assert np.flatnonzero(table.known("label")).tolist() == [3, 5, 6]
+    assert table.column("label")[[3, 4, 6]].tolist() == ["Zebras", "", "plain"]
+    assert table.text("label", 5) == "=SUM(1) \x1b[31mDoctors"  # the first one
+    assert order(table, [("label", False)])[:4].tolist() == [5, 6, 3, 0]
+    assert order(table, [("label", True)])[:4].tolist() == [3, 6, 5, 0]
+    assert order(table, [("label", False)], np.array([3, 4, 6])).tolist() == [6, 3, 4]
+    with pytest.raises(QueryError, match="label:text"):
+        parse("label=plain")
+    assert parse("label").root == parse('"label"').root  # the word stays one to search for
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+async def test_labels_are_a_column_of_the_explorer(ready: Place, tmp_path: Path, size: tuple[int, int]) -> None:
+    imported(ready, tmp_path)
+    app = ready.app(ready.address("L1", 30))
+    async with app.run_test(size=size) as pilot:
+        main = await settled(pilot)
+        main.set_view(replace(main.view, columns=("id", "label", "writes"), sort=(("label", False),)))
+        main.rearrange()
+        await pilot.press("home")
+        await settled(pilot)
+        head, first, second = [line for line in screen_text(app).splitlines() if re.match("[ ▸]+(#|5|6) ", line)][:3]
+        assert "label▲" in head and "writes" in head
+        assert re.match("▸  +5  =SUM\\(1\\) ␛\\[31mDoctors ", first) and re.match("   +6  plain ", second)
 
 
 def test_an_import_shows_in_an_open_table(ready: Place, tmp_path: Path) -> None:

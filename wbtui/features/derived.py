@@ -87,11 +87,14 @@ def row_known(table: FeatureTable, base: str) -> np.ndarray:
 
 
 def kept_column(table: FeatureTable, base: str) -> np.ndarray:
-    """What the user keeps: ``marked``, ``tagged``, ``noted`` as bool [n], ``tags``, ``note`` as texts [n].
+    """What the user keeps: ``marked``, ``tagged``, ``noted`` as bool [n]; ``tags``, ``note`` and the first
+    imported ``label`` as texts [n].
 
     Raises:
         UsageError: it cannot be read.
     """
+    if base == "label":
+        return _texts(table, base)
     kept = table.kept
     if kept.error:
         raise UsageError(f"{base} while notes cannot be read ({kept.error})", "notes")
@@ -99,8 +102,12 @@ def kept_column(table: FeatureTable, base: str) -> np.ndarray:
         return kept.marked(table.n)
     if base in ("tagged", "noted"):
         return (kept.with_tag if base == "tagged" else kept.with_note)(table.n, "*")
+    return _texts(table, base)
+
+
+def _texts(table: FeatureTable, base: str) -> np.ndarray:
     out = np.full(table.n, "", dtype=object)
-    for feature, text in kept.texts(base).items():
+    for feature, text in table.texts(base).items():
         if feature < table.n:
             out[feature] = text
     return out
@@ -110,12 +117,16 @@ def kept_known(table: FeatureTable, base: str) -> np.ndarray:
     """Where :func:`kept_column` says something: everywhere for yes-or-nos, where there is text for texts."""
     if base in ("tags", "note"):
         return (table.kept.with_tag if base == "tags" else table.kept.with_note)(table.n, "*")
+    if base == "label":
+        out = np.zeros(table.n, dtype=bool)
+        out[[feature for feature in table.texts(base) if feature < table.n]] = True
+        return out
     return np.ones(table.n, dtype=bool)
 
 
 def kept_places(table: FeatureTable, base: str) -> np.ndarray:
     """The alphabetical place of each row's text, -1 without one: int64 [n], for sorting."""
-    texts = table.kept.texts(base)
+    texts = table.texts(base)
     places = {text: at for at, text in enumerate(sorted(set(texts.values()), key=str.casefold))}
     out = np.full(table.n, -1, dtype=np.int64)
     for feature, text in texts.items():

@@ -68,6 +68,7 @@ DERIVED: dict[str, tuple[str, str]] = {
     ),
     "dead": ("data, imported: fired on no token of that text; on another text it may fire", "imported files"),
     "labelled": ("data, imported: somebody gave the feature a label (`label:word` filters by it)", "imported files"),
+    "label": ("data, imported: its first label; label:word finds text in any of them", "imported files"),
     "marked": ("you marked it (m)", "your notes"),
     "tagged": ("it has a tag of yours (t)", "your notes"),
     "noted": ("it has a note of yours (a)", "your notes"),

@@ -29,7 +29,8 @@ SIDED_FLAGS = ("semantic", "coherent", "strict", "single", "diffuse", "none", "p
 KEPT_FLAGS = ("marked", "tagged", "noted")
 """What the user keeps of a feature, as yes-or-nos; ``tags`` and ``note`` are their texts."""
 ROW_FLAGS = ("same", "computed", "provisional", "nonfinite", "zero", "no_reads", "dead", "labelled", *KEPT_FLAGS)
-ROW_TEXTS = ("tags", "note")
+KEPT_TEXTS = ("tags", "note")
+ROW_TEXTS = (*KEPT_TEXTS, "label")
 ROW_NUMBERS = ("id", "density")
 DATA = ("density", "dead", "labelled")
 """What comes from imported files: data, not weights."""

@@ -239,7 +239,7 @@ class Parser:
             flag = Flag(name.text, start)
             return flag if yes else Not(flag)
         if name.kind == "text":
-            raise QueryError(f"{word!r} is a text", "tag:todo or note:word", position=start, length=len(word))
+            raise QueryError(f"{word!r} is a text", "tag:todo, note:text, label:text", position=start, length=len(word))
         if name.kind == "list":
             raise QueryError(
                 f"{word!r} is a list", "a number", 'search it with writes:"text"', position=start, length=len(word)

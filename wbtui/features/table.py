@@ -374,6 +374,17 @@ class FeatureTable:
         found: dict[str, str] = self._cached(f"words:{side}:{k}", words, rows=True)
         return found
 
+    def texts(self, base: str) -> dict[int, str]:
+        """The texts of a column (``tags``, ``note``, ``label``: each feature's first one), by feature."""
+        if base != "label":
+            return self.kept.texts(base)
+        found: dict[int, str] = self._cached("labels", lambda: {} if self.labels is None else self.labels.texts())
+        return found
+
+    def text(self, base: str, row: int) -> str:
+        """One row of :meth:`texts`; empty where there is none."""
+        return self.texts(base).get(row, "") if base == "label" else self.kept.text(base, row)
+
     # -- one row ---------------------------------------------------------------------------------------------------
 
     def _checked(self, row: int) -> int:

@@ -240,6 +240,11 @@ class LabelBook:
                 found[feature] = text
         return [found.get(row) for row in numbers]
 
+    def texts(self) -> dict[int, str]:
+        """The first label of every feature that has one."""
+        query = "SELECT feature, text FROM labels ORDER BY id DESC"
+        return {feature: text for feature, text in self._rows(query) if feature < self.n}
+
     def origins(self) -> list[dict[str, Any]]:
         """What was imported: id, kind, name, model, source, imported, labels, densities."""
         query = (

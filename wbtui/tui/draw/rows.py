@@ -53,8 +53,8 @@ class Cell:
     right: bool
 
 
-TEXT_COLUMNS = {"tags": 14, "note": 24}
-"""Texts of the user's own, with their cells."""
+TEXT_COLUMNS = {"tags": 14, "note": 24, "label": 28}
+"""Texts of the user's own, and of others (imported), with their cells."""
 
 
 def layout(columns: Sequence[str], width: int, n: int) -> list[Cell]:
@@ -140,7 +140,7 @@ def row_line(table: FeatureTable, row: int, cells: Sequence[Cell], *, cursor: bo
         if cell.name == "id":
             line.append((str(row).rjust(cell.width), "strong" if cursor else "text" if state != "absent" else "dim"))
         elif cell.name in TEXT_COLUMNS:
-            text = " ".join(table.kept.text(cell.name, row).split())
+            text = " ".join(table.text(cell.name, row).split())
             line.append(
                 (fit(safe_token_text(text) if text else "", cell.width), "mark" if cell.name == "tags" else "dim")
             )
@@ -206,7 +206,7 @@ def one_value(table: FeatureTable, name: str, row: int) -> str:
     """One row's value of any metric, without making a whole column of a large table; empty where it would need one."""
     known = resolve(name)
     if known.kind == "text":
-        return safe_token_text(" ".join(table.kept.text(known.base, row).split()) or "–")
+        return safe_token_text(" ".join(table.text(known.base, row).split()) or "–")
     if known.kind == "class":
         return kind_text(table, row, known.side)
     if known.kind == "stored":
