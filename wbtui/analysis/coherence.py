@@ -24,7 +24,7 @@ class Strings:
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
-        self._data = memoryview(np.ascontiguousarray(data, np.uint8))
+        self._data = np.ascontiguousarray(data, np.uint8).data
         self._offsets = offsets
 
     @staticmethod
