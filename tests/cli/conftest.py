@@ -1,4 +1,4 @@
-"""A finished demo product in a private cache, computed once in this process, and a way to run commands."""
+"""A finished demo product in a private cache, computed once in a run, and a way to run commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import copied_once
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
@@ -41,13 +42,20 @@ def compute_specs(specs: Iterable[ProductSpec], cache: Path) -> None:
         compute_shard(ShardTask(str(cache), spec.to_json(), kind="assemble"))
 
 
+def finished_demo(factory: pytest.TempPathFactory) -> Path:
+    """The caller's own cache in which demo@L3 is complete."""
+
+    def compute(cache: Path) -> None:
+        model = find_model("demo")
+        compute_all(plan_tokens(model, find_sae(model, SAE), DEFINITIONS["folded"], cache), cache)
+
+    return copied_once(factory, "demo-cache", compute)
+
+
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which demo@L3 is complete."""
-    cache = tmp_path_factory.mktemp("cli-cache")
-    model = find_model("demo")
-    compute_all(plan_tokens(model, find_sae(model, SAE), DEFINITIONS["folded"], cache), cache)
-    return cache
+    return finished_demo(tmp_path_factory)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from wbtui.features.noise import NullSample
@@ -78,7 +80,17 @@ def _typed(raw: dict[str, np.ndarray], columns: dict) -> dict[str, np.ndarray]:
 
 
 def columns(n: int = 120, v: int = 200, seed: int = 0, bad: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
-    """A tokens product; a third of the rows stand above noise. ``bad`` rows are not finite."""
+    """A tokens product; a third of the rows stand above noise. ``bad`` rows are not finite. The arrays are the
+    caller's own."""
+    out = {name: array.copy() for name, array in _columns(n, v, seed).items()}
+    for row in bad:
+        for array in out.values():
+            array[row] = np.nan if array.dtype.kind == "f" else -1 if array.dtype.kind == "i" else 1
+    return out
+
+
+@functools.lru_cache(maxsize=32)
+def _columns(n: int, v: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     lift = np.where(np.arange(n) % 3 == 0, rng.uniform(0, 6, n), 0)
     raw = {f"writes.{k}": a for k, a in side(rng, n, v, lift).items()}
@@ -87,18 +99,22 @@ def columns(n: int = 120, v: int = 200, seed: int = 0, bad: tuple[int, ...] = ()
     raw["reads.top_ids"][::7, 0] = raw["writes.top_ids"][::7, 0]
     raw |= {"d_norm": rng.random(n) + 1, "e_norm": rng.random(n) + 1, "selfcos": rng.random(n)}
     raw |= {"overlap": rng.integers(0, 11, n), "flags": np.zeros(n)}
-    out = _typed(raw, tokens_columns())
-    for row in bad:
-        for array in out.values():
-            array[row] = np.nan if array.dtype.kind == "f" else -1 if array.dtype.kind == "i" else 1
-    return out
+    return _typed(raw, tokens_columns())
 
 
 def null(kind: str = "isotropic", seed: int = 0, n: int = 300, v: int = 200) -> NullSample:
-    """Random rows without lift."""
-    rng = np.random.default_rng(1000 + seed + len(kind))
+    """Random rows without lift; the arrays are everybody's and cannot be written."""
+    return NullSample(kind, seed, dict(_null(1000 + seed + len(kind), n, v)))
+
+
+@functools.lru_cache(maxsize=32)
+def _null(seed: int, n: int, v: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
     raw = {f"{s}.{k}": a for s in ("writes", "reads") for k, a in side(rng, n, v).items()}
-    return NullSample(kind, seed, _typed(raw, null_columns()))
+    out = _typed(raw, null_columns())
+    for array in out.values():
+        array.flags.writeable = False
+    return out
 
 
 def table(n: int = 120, v: int = 200, seed: int = 0, bad: tuple[int, ...] = (), checks: bool = True) -> FeatureTable:

@@ -1,19 +1,26 @@
-"""The hostile place, computed once, and a machine of its own for each test."""
+"""The hostile place, computed once in a run, and a machine of its own for each test."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.made import Hostile
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     """Every product over hostile tokens and names; read it, do not change it."""
     place = Hostile(tmp_path_factory.mktemp("hostile"))
-    place.compute()
+
+    def compute(folder: Path) -> None:
+        place.compute()
+        shutil.copytree(place.cache, folder, dirs_exist_ok=True)
+
+    shutil.copytree(made_once(tmp_path_factory, "hostile-cache", compute), place.cache, dirs_exist_ok=True)
     return place
 
 

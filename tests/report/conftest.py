@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import compute_all
+from tests.cli.conftest import compute_all, finished_demo
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import plan_tokens
 from wbtui.catalog.saes import find_sae
@@ -21,7 +21,7 @@ SAES = ("L1", "L3", "L5")
 @pytest.fixture(scope="session")
 def report_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which the tokens of three SAEs of the demo are complete."""
-    cache = tmp_path_factory.mktemp("report-cache")
+    cache = finished_demo(tmp_path_factory)  # with L3
     model = find_model("demo")
     for name in SAES:
         compute_all(plan_tokens(model, find_sae(model, name), DEFINITIONS["folded"], cache), cache)

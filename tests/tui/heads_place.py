@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.tui.place import Place
+from tests.tui.place import Place, write_rows
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan_attention import AttentionPlan, plan_attention
 from wbtui.catalog.saes import find_sae
 from wbtui.definitions import AttentionDefinition
 from wbtui.schema_attention import attention_columns, ov_columns
-from wbtui.store.keys import ProductSpec
-from wbtui.store.products import Product
 
 HEADS = 2
 
@@ -40,16 +38,6 @@ def head_plan(place: Place, sae: str = "L1", layer: int | None = None) -> Attent
     return plan_attention(model, find_sae(model, sae), AttentionDefinition(), place.cache, layer)
 
 
-def land(place: Place, spec: ProductSpec, columns: dict[str, np.ndarray]) -> None:
-    """Write one product, a head a shard."""
-    product = Product(place.cache, spec)
-    product.begin()
-    for start, stop in product.missing():
-        product.write_shard(start, stop, {name: array[start:stop] for name, array in columns.items()})
-    if product.state != "complete":
-        product.assemble()
-
-
 def fill_heads(
     place: Place,
     sae: str = "L1",
@@ -62,10 +50,10 @@ def fill_heads(
     for name, cells in (changes or {}).items():
         for at, value in cells.items():
             columns[name][at] = value
-    land(place, plan.attention, columns)
+    write_rows(place.cache, plan.attention, columns)
     for seed, spec in enumerate((*plan.nulls, *plan.checks)):
-        land(place, spec, arrays(plan.facts.n_heads, 200, seed, place.n))
-    land(place, plan.ov, ov_arrays(plan.facts.n_heads, place.n, 7))
+        write_rows(place.cache, spec, arrays(plan.facts.n_heads, 200, seed, place.n))
+    write_rows(place.cache, plan.ov, ov_arrays(plan.facts.n_heads, place.n, 7))
     for seed, spec in enumerate(plan.ov_nulls):
-        land(place, spec, ov_arrays(plan.facts.n_heads, 200, 20 + seed))
+        write_rows(place.cache, spec, ov_arrays(plan.facts.n_heads, 200, 20 + seed))
     return columns

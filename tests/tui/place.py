@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.numpy import save_file
 from textual.pilot import Pilot
 
 from tests.features import make
-from wbtui import schema
+from wbtui import __version__
 from wbtui.address import Address
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
@@ -21,8 +22,11 @@ from wbtui.catalog.saes import find_sae
 from wbtui.definitions import TokensDefinition
 from wbtui.errors import ServiceError, UsageError, WbtuiError
 from wbtui.features.vocabulary import Vocabulary, normalise
+from wbtui.store.io import make_folders
 from wbtui.store.keys import ProductSpec
+from wbtui.store.places import COLUMNS
 from wbtui.store.products import Product
+from wbtui.store.writer import write_columns
 from wbtui.tui.app import WbtuiApp
 from wbtui.tui.screens.main import MainScreen
 
@@ -110,34 +114,25 @@ class Place:
         if vocab:
             Product(self.cache, plan.vocab).write_whole(vocabulary_columns(texts))
         for spec in {s.relative: s for s in plan.masks.values()}.values():
-            self._whole(spec, {"neighbours": np.where(np.arange(V) % 50 == 49, 99, 0).astype(np.int32)})
+            write_rows(self.cache, spec, {"neighbours": np.where(np.arange(V) % 50 == 49, 99, 0).astype(np.int32)})
         if nulls:
             for spec in (*plan.nulls, *plan.checks):
                 null = spec.identity["null"]
-                sample = make.null(str(null["kind"]), int(null["seed"]), 200, V)
-                self._whole(spec, {name: _tiled(sample._columns[name], spec.rows) for name in schema.null_columns()})
+                write_rows(self.cache, spec, _null_columns(str(null["kind"]), int(null["seed"]), spec.rows))
+        self.columns = columns if columns is not None else make.columns(self.n, V, seed=1)
+        if shards is None:
+            write_rows(self.cache, plan.tokens, self.columns)
+            return plan
         product = Product(self.cache, plan.tokens)
         product.begin()
-        self.columns = columns if columns is not None else make.columns(self.n, V, seed=1)
-        ranges = product.missing()
-        for start, stop in ranges[:shards]:
+        for start, stop in product.missing()[:shards]:
             self.land(plan, start, stop)
-        if shards is None:
-            product.assemble()
         return plan
 
     def land(self, plan: TokensPlan, start: int, stop: int) -> None:
         """Write one shard of the tokens product."""
         part = {name: array[start:stop] for name, array in self.columns.items()}
         Product(self.cache, plan.tokens).write_shard(start, stop, part)
-
-    def _whole(self, spec: ProductSpec, columns: dict[str, np.ndarray]) -> None:
-        product = Product(self.cache, spec)
-        product.begin()
-        for start, stop in product.missing():
-            product.write_shard(start, stop, {name: array[start:stop] for name, array in columns.items()})
-        if product.state != "complete":
-            product.assemble()
 
     def app(self, address: Address | None, client: FakeClient | None = None, **more: Any) -> WbtuiApp:
         """The app on this place, its service faked (none runs unless a client says so)."""
@@ -148,8 +143,22 @@ class Place:
         )
 
 
-def _tiled(array: np.ndarray, rows: int) -> np.ndarray:
-    return np.resize(array, (rows, *array.shape[1:]))
+def write_rows(cache: Path, spec: ProductSpec, columns: dict[str, np.ndarray]) -> None:
+    """Write a product of rows, complete: its columns file first, which the product then finds and finishes, as it does
+    after a crash between the two."""
+    product = Product(cache, spec)
+    if product.state != "complete":
+        make_folders(product.path)
+        about = {"analysis": spec.analysis, "key": spec.key, "rows": str(spec.rows), "wbtui_version": __version__}
+        write_columns(product.path / COLUMNS, columns, about)
+        product.begin()
+    assert product.state == "complete"
+
+
+@functools.lru_cache(maxsize=32)
+def _null_columns(kind: str, seed: int, rows: int) -> dict[str, np.ndarray]:
+    sample = make.null(kind, seed, 200, V)
+    return {name: np.resize(a, (rows, *a.shape[1:])) for name, a in sample._columns.items()}
 
 
 def vocabulary_columns(texts: list[str] | None = None) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tui.heads_place import HEADS, arrays, fill_heads, head_plan, land, ov_arrays
-from tests.tui.place import FakeClient, Place, columns_with, screen_text, settled, until
+from tests.tui.heads_place import HEADS, arrays, fill_heads, head_plan, ov_arrays
+from tests.tui.place import FakeClient, Place, columns_with, screen_text, settled, until, write_rows
 from wbtui import schema
 from wbtui.errors import ServiceError
 from wbtui.features.heads import HeadNull, HeadTable
@@ -359,18 +359,18 @@ async def test_what_is_not_there_is_asked_for_and_fills_in(place: Place) -> None
         )
         await until(pilot, lambda: "heads 40 %, 3 s left" in screen_text(app), "progress")
         for seed, spec in enumerate((*plan.nulls, *plan.checks)):
-            land(place, spec, arrays(HEADS, 200, seed, place.n))
+            write_rows(place.cache, spec, arrays(HEADS, 200, seed, place.n))
         client.queue.put_nowait({"event": "product", "job": 9})
         await pilot.pause()
         assert not page.tables  # noise alone draws nothing
-        land(place, plan.attention, arrays(HEADS, place.n, 1))
+        write_rows(place.cache, plan.attention, arrays(HEADS, place.n, 1))
         client.queue.put_nowait({"event": "product", "job": 9})
         await until(pilot, lambda: page.tables, "the grids")
         await heads_page(pilot)
         assert "… not computed yet" in screen_text(app)  # what heads write
-        land(place, plan.ov, ov_arrays(HEADS, place.n, 1))
+        write_rows(place.cache, plan.ov, ov_arrays(HEADS, place.n, 1))
         for spec in plan.ov_nulls:
-            land(place, spec, ov_arrays(HEADS, 200, 2))
+            write_rows(place.cache, spec, ov_arrays(HEADS, 200, 2))
         client.queue.put_nowait({"event": "job", "job": 9, "state": "done"})
         await until(pilot, lambda: "copy score" in screen_text(app), "what heads write")
         await pilot.press("escape")

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tui.heads_place import land
-from tests.tui.place import FakeClient, Place, screen_text, settled, until
+from tests.tui.place import FakeClient, Place, screen_text, settled, until, write_rows
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan_neighbours import plan_neighbours
 from wbtui.catalog.saes import find_sae
@@ -29,15 +28,16 @@ def fill_near(place: Place, sae: str = "L1") -> None:
         ids = np.tile(np.arange(feature, feature + 5, dtype=np.int32), (place.n, 1))
         cosines = np.tile((cosine - 0.01 * np.arange(5)).astype(np.float32), (place.n, 1))
         columns = {"dec.cos": cosines, "dec.id": ids, "enc.cos": cosines / 2, "enc.id": ids}
-        land(place, pair.product, columns)
+        write_rows(place.cache, pair.product, columns)
         for spec in pair.nulls:
             best = np.linspace(0.1, 0.3, spec.rows, dtype=np.float32)
-            land(place, spec, {"dec.best": best, "enc.best": best})
+            write_rows(place.cache, spec, {"dec.best": best, "enc.best": best})
 
 
-@pytest.fixture
-def near(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
+@pytest.fixture(scope="module")
+def near(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Three layers and what is near L1's; read it, do not change it."""
+    place = Place(tmp_path_factory.mktemp("near"))
     for sae in ("L0", "L1", "L2"):
         place.fill(sae)
     fill_near(place)
