@@ -29,6 +29,7 @@ BENCHMARKS = {
     "questions": [],
     "features_table": [],
     "app": [],
+    "heads": [],
     "explorer": [],
     "link": [],
     "service": ["--dask"],

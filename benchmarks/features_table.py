@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,13 @@ import numpy as np
 
 from wbtui.features.noise import METRICS, NullSample
 from wbtui.features.order import order
+from wbtui.features.populations import Population, from_flag
 from wbtui.features.query import parse
 from wbtui.features.summary import summary
 from wbtui.features.table import FeatureTable
 from wbtui.features.vocabulary import Vocabulary
+from wbtui.store.columns import Columns
+from wbtui.store.writer import write_columns
 
 VOCABULARY = 256_000
 
@@ -97,6 +101,20 @@ def measure(n: int) -> dict[str, float]:
     out["words of 40 rows"] = timed(lambda: [table.words(row) for row in range(40)])
     out["record of one row"] = timed(lambda: table.record(7))
     out["summary"] = timed(lambda: summary(table), forget, runs=1)
+    population = Population(table.column("z_max"))
+    metric = np.random.default_rng(1).standard_normal(n)
+
+    def labelled() -> None:
+        split = population.split(from_flag("x", metric > 0.1, None, ""))
+        split.effect(), split.stats(0), split.stats(1), split.beyond(1.0)
+
+    out["population under new labels"] = timed(labelled)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        write_columns(path, {f"c{i}": np.zeros((1000, 5), np.float32) for i in range(80)}, {})
+        out["opening a file of 80 columns"] = timed(lambda: Columns(path))
+        columns = Columns(path)
+        out["one row of one of its columns"] = timed(lambda: columns["c7"][500])
     return out
 
 

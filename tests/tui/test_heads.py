@@ -6,7 +6,6 @@ import asyncio
 import csv
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,9 @@ from wbtui.tui.draw.heads import (
     ratio_text,
     shade,
 )
-from wbtui.tui.draw.line import text_of, to_strip, width_of
+from wbtui.tui.draw.line import text_of, width_of
 from wbtui.tui.screens.heads import HeadsScreen
 from wbtui.tui.screens.main import MainScreen
-from wbtui.tui.theme import PALETTES
 
 LOUD = 60.0
 """A score far beyond the noise of :func:`tests.tui.heads_place.arrays`."""
@@ -177,27 +175,6 @@ def test_arrows_reach_every_head_and_every_layer_and_stop_at_the_edges() -> None
     assert moved(Spot(4, 7), tables, shape, 0, 1).head == 9  # no head under it: the line's last
     assert moved(Spot(5, 3), tables, shape, 0, -1).head == 9
     assert moved(Spot(4, 9), tables, shape, 1, 0).head == 9
-
-
-def redraw_seconds(heads: int = 1024, layers: int = 1, times: int = 20) -> float:
-    """CPU seconds of one redraw of grids of ``heads`` heads, from numbers to strips, for another feature each time."""
-    tables = [table_of(heads // layers, layer=4 + i) for i in range(layers)]
-    for t in tables:
-        t.row(0)
-    ink, spent = PALETTES["rich"], []
-    for i in range(times):
-        begin = time.process_time()
-        rows = {t.layer: t.row(i) for t in tables}
-        lines, _ = grid_lines(tables, rows, Spot(4, i), 200, 45)
-        for line in lines:
-            to_strip(line, 200, ink)
-        spent.append(time.process_time() - begin)
-    return float(np.median(spent))
-
-
-@pytest.mark.parametrize("layers", [1, 32, 128])
-def test_a_thousand_heads_are_redrawn_in_ten_milliseconds(layers: int) -> None:
-    assert redraw_seconds(1024, layers) <= 0.010
 
 
 # Journeys ----------------------------------------------------------------------------------------------------------

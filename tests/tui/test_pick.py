@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.tui.place import Place, screen_text, settled, until
@@ -150,18 +148,3 @@ async def test_letters_narrow_the_start_screen(ready: Place) -> None:
         assert len(list(dict.fromkeys(releases))) == sum(
             a != b for a, b in zip(releases, ["", *releases], strict=False)
         )
-
-
-def test_seventeen_thousand_names_are_narrowed_at_once() -> None:
-    """A coarse bound that a loaded machine keeps; the figure itself is measured by ``benchmarks.link``."""
-    from wbtui.tui.fuzzy import Fuzzy
-    from wbtui.tui.screens.pick import published_picks
-
-    names = [pick.shown for pick in published_picks(frozenset())]
-    fuzzy = Fuzzy(names + names[:4000])
-    took = []
-    for k in range(1, 14):
-        start = time.process_time()
-        fuzzy.find("gemma12res16k"[:k])
-        took.append(time.process_time() - start)
-    assert sorted(took)[6] < 0.08
