@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.tui.place import FakeClient, Place, screen_text, settled, until
 from wbtui.errors import ServiceError, UsageError
+from wbtui.features.table import FeatureTable
 from wbtui.notes.store import NoteStore, Site, site_of
 from wbtui.tui.draw.answer import cell, columns_for, detail_lines, header, row_line
 from wbtui.tui.draw.line import text_of, width_of
@@ -19,6 +22,7 @@ from wbtui.tui.screens.answer import AnswerScreen
 from wbtui.tui.screens.direction import DirectionScreen
 from wbtui.tui.screens.flow import FlowScreen
 from wbtui.tui.screens.main import MainScreen
+from wbtui.tui.screens.marked import SetScreen
 
 SIZES = [(80, 24), (120, 40), (200, 50)]
 
@@ -96,6 +100,11 @@ class Service(FakeClient):
             return {"answer": {"address": f"{m}@L1#6", "nodes": nodes, "born": 0, "gone": 1, "class": "carried",
                                "ends": {"back": "first dictionary", "forward": "cut"}, "modules": [],
                                "thresholds": args["thresholds"]}}  # fmt: skip
+        if what == "set":
+            rows = args["rows"]
+            null = {kind: {"pair_p99": 0.2, "rank": 1.9, "n": 96} for kind in ("isotropic", "decoder_cov")}
+            cosines = [[1.0 if i == j else 0.1 for j in rows] for i in rows]
+            return {"answer": {"features": rows, "absent": [], "cosines": cosines, "rank": 1.9, "null": null}}
         raise AssertionError(what)
 
 
@@ -146,7 +155,8 @@ async def test_find_mark_export_and_open(
         await pilot.press("enter")
         assert [(r["sae"], r["rank"]) for r in screen.rows] == [("L1", 1), ("L2", 1), ("L1", 4), ("L2", 4)]
         await pilot.press("m", "down", "m")
-        assert len(screen.marks) == 2 and "2 marked" in screen_text(app)
+        assert [(r["sae"], r["feature"]) for r in screen.rows if screen.marked(r)] == [("L1", 10), ("L1", 11)]
+        assert "2 marked" in screen_text(app)
         # kept as marks of the features' own tables, here in the SAE that is open and (below) in another
         await until(pilot, lambda: screen.main.view.marks.numbers().tolist() == [10, 11], "the marks in the table")
         await pilot.press("home", "down", "m")
@@ -156,7 +166,7 @@ async def test_find_mark_export_and_open(
         await pilot.press("home", "down", "m")
         await until(pilot, lambda: marked_elsewhere(other, site) == {}, "the mark is taken back")
         await pilot.press("x")
-        await until(pilot, lambda: "wrote 2 rows" in screen.notice[0], "the file")
+        await until(pilot, lambda: "wrote 2 marked rows" in screen.notice[0], "the file")
         (path,) = tmp_path.glob("*-find.csv")
         rows = list(csv.DictReader(path.open()))
         assert [r["address"].split("@")[1] for r in rows] == ["L1#10", "L1#11"]
@@ -168,6 +178,58 @@ async def test_find_mark_export_and_open(
         assert main.view.cursor == 20
         await pilot.press("left_square_bracket")
         await until(pilot, lambda: main.view.sae == "L1" and main.settled, "back")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_find_mark_set_page_export(
+    ready: Place, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole journey, in the SAE that is open and in another; marks made before are seen in the answer."""
+    monkeypatch.chdir(tmp_path)
+    app = ready.app(ready.address("L1"), Service(str(ready.model)))
+    site = site_of(FeatureTable.open(ready.cache, ready.plan("L2")).origin)
+    NoteStore().set_marks(site, [20], [])
+    async with app.run_test(size=size) as pilot:
+        main = await settled(pilot)
+        main.set_view(replace(main.view, marks=main.view.marks.toggled(12)))
+        await pilot.press("f")
+        await type_in(pilot, "w:word3")
+        await pilot.press("enter")
+        screen = await page(pilot, AnswerScreen)
+        await pilot.press("A")
+        await page(pilot, AnswerScreen)
+        marked = lambda: {(r["sae"], r["feature"]) for r in screen.found if screen.marked(r)}  # noqa: E731
+        await until(pilot, lambda: marked() == {("L1", 12), ("L2", 20)}, "what was marked before")
+        text = screen_text(app)
+        assert "2 marked" in text
+        assert [re.split(" +", line)[2] for line in text.splitlines() if "●" in line] == ["L2#20", "L1#12"], text
+        await pilot.press("home", "M")
+        assert "two or more marked" in screen.notice[0]
+        while (screen.rows[screen.at]["sae"], screen.rows[screen.at]["feature"]) != ("L1", 10):
+            await pilot.press("down")
+        await pilot.press("m", "up", "M")
+        await until(pilot, lambda: isinstance(app.screen, SetScreen), "the set")
+        sets = await page(pilot, SetScreen)
+        assert sets.rows == [10, 12] and sets.opened.sae.name == "L1" and "2 marked features" in screen_text(app)
+        await pilot.press("e")
+        await until(pilot, lambda: sets.notice[0].startswith("wrote"), "the files")
+        (features,) = tmp_path.glob("*features.csv")
+        assert [r["address"].rpartition("@")[2] for r in csv.DictReader(features.open())] == ["L1#10", "L1#12"]
+        assert len(list(tmp_path.glob("*cosines.csv"))) == len(list(tmp_path.glob("*.svg"))) == 1
+        await pilot.press("escape")
+        # the same in an SAE that is not open, with one mark from before
+        while (screen.rows[screen.at]["sae"], screen.rows[screen.at]["feature"]) != ("L2", 21):
+            await pilot.press("down")
+        await pilot.press("m", "up", "M")
+        await until(pilot, lambda: isinstance(app.screen, SetScreen), "the set of the other")
+        sets = await page(pilot, SetScreen)
+        assert sets.rows == [20, 21] and sets.opened.sae.name == "L2"
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is main and main.view.sae == "L2" and main.settled, "its rows")
+        assert sorted(main.rows.order.tolist()) == [20, 21] and main.view.filter == "id:20,21"
+        await until(pilot, lambda: main.view.marks.numbers().tolist() == [20, 21], "both marks are kept")
+        await pilot.press("left_square_bracket")
+        await until(pilot, lambda: main.view.sae == "L1" and main.settled and not main.view.filter, "back")
 
 
 async def test_card_up_up_back(ready: Place) -> None:

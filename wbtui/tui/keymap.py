@@ -559,12 +559,14 @@ ANSWER: tuple[Key, ...] = (
     Key("answer-filter", ("slash",), "/", "filter", "filter the rows: rank<=5, tail<.001, layer=3, a word, semantic",
         "find and edges", "filter", 2),
     Key("answer-mark", ("m", "space"), "m Spc", "mark", "mark or unmark, step down", "find and edges", "mark", 8),
+    Key("answer-set", ("M",), "M", "set_page", "the marked rows of the arrow's SAE as a set: words, heads, cosines",
+        "find and edges", "set", 9),
     Key("answer-export", ("x",), "x", "export", "write marked rows, or all shown, as CSV", "find and edges",
-        "export", 9),
+        "export", 10),
     Key("answer-copy", ("y",), "y", "copy", "copy the address", "find and edges"),
-    Key("answer-glossary", ("D",), "D", "glossary", "what every number means", "find and edges", "define", 10),
+    Key("answer-glossary", ("D",), "D", "glossary", "what every number means", "find and edges", "define", 11),
     Key("answer-palette", ("ctrl+p",), "^p", "palette", "find a key by its words", "find and edges"),
-    Key("answer-help", ("question_mark", "f1"), "?", "help", "all keys", "find and edges", "help", 11),
+    Key("answer-help", ("question_mark", "f1"), "?", "help", "all keys", "find and edges", "help", 12),
     Key("answer-back", ("escape", "q"), "Esc", "back", "stop what is asked; leave", "find and edges", "leave", 0),
 )  # fmt: skip
 FLOW: tuple[Key, ...] = (

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
@@ -17,9 +14,7 @@ from wbtui.display import safe_token_text
 from wbtui.errors import Cancelled, UsageError, WbtuiError
 from wbtui.features import answers
 from wbtui.features.asking import parse
-from wbtui.notes.store import site_of
 from wbtui.tui import keymap
-from wbtui.tui.clipboard import copy_text
 from wbtui.tui.draw import frame
 from wbtui.tui.draw.answer import (
     LISTS,
@@ -32,13 +27,13 @@ from wbtui.tui.draw.answer import (
 )
 from wbtui.tui.draw.line import Line, cut, spread
 from wbtui.tui.facts import meaning_of, short_name
+from wbtui.tui.screens.answer_keep import AnswerKeep
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_ask import absolute
 from wbtui.tui.widgets.card import Card
 from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
-    from wbtui.features.table import FeatureTable
     from wbtui.tui.data import Opened
     from wbtui.tui.screens.main import MainScreen
 
@@ -47,7 +42,7 @@ DETAIL = 4
 """Lines under the list: a rule and what is known of the row."""
 
 
-class AnswerScreen(WbScreen):
+class AnswerScreen(AnswerKeep, WbScreen):
     """One question and its rows; ``find`` where there is a query, else the edges of a feature.
 
     Args:
@@ -97,12 +92,11 @@ class AnswerScreen(WbScreen):
         self.filter_text = ""
         self.only = ""
         """The one list of edges that is shown; empty: the strongest of each."""
-        self.marks: set[tuple[str, str]] = set()
         self.notice: tuple[str, str] = ("", "dim")
         self.pending = False
         """Whether the service is asked (tests and pictures wait for it)."""
         self.typing = ""
-        self.tables: dict[str, FeatureTable] = {}
+        self.tables, self.looked, self.kept = {}, set(), {}
 
     @property
     def edges(self) -> bool:
@@ -150,7 +144,7 @@ class AnswerScreen(WbScreen):
         desk = self.wb.desk
         try:
             if self.edges:
-                opened = await self._opened_at(self.place)
+                opened = await self.opened_at(self.place)
                 args: dict[str, Any] = {"feature": self.place.feature, "top": TOP["edges"]}
                 self.answer = await desk.ask(opened, "edges", args)
                 self.found = list(answers.edge_rows(self.answer))
@@ -166,14 +160,6 @@ class AnswerScreen(WbScreen):
         self.pending = False
         self.rearrange()
 
-    async def _opened_at(self, place: Address) -> Opened:
-        """The SAE of a place; the one that is open where it is that one."""
-        if place.sae == self.opened.sae.name:
-            return self.opened
-        from wbtui.tui.data import open_address
-
-        return await asyncio.to_thread(open_address, place, self.wb.cache, self.wb.definition)
-
     def _part(self, part: dict[str, Any]) -> None:
         """One SAE's best rows are there: into the list at once."""
         self.found = answers.ordered([*self.found, *part["hits"]], "score", True)[: TOP["find"]]
@@ -183,8 +169,9 @@ class AnswerScreen(WbScreen):
 
     def rearrange(self) -> None:
         """Filter and order."""
+        self.look()
         try:
-            rows = answers.filtered(self.found, self.filter_text, self._tables())
+            rows = answers.filtered(self.found, self.filter_text, self.tables)
         except UsageError as error:
             self.notice = (error.line(), "error")
             rows = self.rows
@@ -202,20 +189,8 @@ class AnswerScreen(WbScreen):
         self.at = keys.index(under) if under in keys else 0
         self.draw()
 
-    def _tables(self) -> dict[str, FeatureTable]:
-        """Finished tables of the SAEs in the list, for filters on their metrics."""
-        if not self.filter_text:
-            return {}
-        from wbtui.tui.data import open_address
-
-        self.tables.setdefault(self.opened.sae.name, self.opened.table)
-        for name in {str(row["sae"]) for row in self.found} - self.tables.keys():
-            place = Address(self.opened.model.name, name)
-            self.tables[name] = open_address(place, self.wb.cache, self.wb.definition).table
-        return self.tables
-
     def key(self, row: answers.Row) -> tuple[str, str]:
-        """What a mark remembers."""
+        """A row, whatever the order."""
         return str(row["address"]), str(row.get("list", "")) + str(row.get("via", ""))
 
     @property
@@ -254,8 +229,8 @@ class AnswerScreen(WbScreen):
         right: Line = [(f"  {count}", "text")]
         if self.filter_text:
             right.append((f"  / {safe_token_text(self.filter_text)}", "strong"))
-        if self.marks:
-            right.append((f"  {len(self.marks)} marked", "mark"))
+        if marked := sum(map(self.marked, self.found)):
+            right.append((f"  {marked} marked", "mark"))
         return spread(left, [*right, (" ", "text")], width)
 
     def _lines(self, width: int) -> list[Line]:
@@ -266,8 +241,8 @@ class AnswerScreen(WbScreen):
         out = [header(columns, width, self.edges, self.sort, self.falling)]
         for i in range(self.top, min(len(self.rows), self.top + height)):
             row = self.rows[i]
-            marked = self.key(row) in self.marks
-            out.append(row_line(row, columns, width, at=i == self.at, marked=marked, edges=self.edges))
+            marked, at = self.marked(row), i == self.at
+            out.append(row_line(row, columns, width, at=at, marked=marked, edges=self.edges))
         if not self.rows and not self.pending:
             why = "no row passes the filter" if self.found else "nothing to show: the line above says why"
             out.append([(f"  {why}", "dim")])
@@ -340,7 +315,6 @@ class AnswerScreen(WbScreen):
 
     def _follow(self, address: Address) -> None:
         self.place = address
-        self.marks.clear()
         self.ask()
 
     def action_history(self, step: int) -> None:
@@ -382,31 +356,6 @@ class AnswerScreen(WbScreen):
         """The other way round."""
         self.falling = not self.falling
         self.rearrange()
-
-    def action_mark(self) -> None:
-        """Mark, and step down; the mark is kept as one made in the feature's own table."""
-        if self.rows:
-            row = self.rows[self.at]
-            key = self.key(row)
-            self.marks ^= {key}
-            self.in_background(self._keep, str(row["sae"]), int(row["feature"]), key in self.marks, group="keep")
-            self._move(self.at + 1)
-
-    async def _keep(self, sae: str, feature: int, on: bool) -> None:
-        """Mark a feature among what is kept of its SAE; the table below shows it at once where it is of that SAE."""
-        main = self.main
-        if main.opened is not None and main.opened.sae.name == sae:
-            if (feature in main.view.marks) != on:
-                main.set_view(replace(main.view, marks=main.view.marks.toggled(feature)))
-            return
-        try:
-            opened = await self._opened_at(Address(self.opened.model.name, sae))
-            site = site_of(opened.table.origin)
-            wanted = ([feature], []) if on else ([], [feature])
-            await self.wb.keeper.change(site, lambda store: store.set_marks(site, *wanted))
-        except WbtuiError as error:
-            self.notice = (f"the mark is not kept: {error.line()}", "warn")
-            self.draw()
 
     def action_filter(self) -> None:
         """The filter bar."""
@@ -460,38 +409,7 @@ class AnswerScreen(WbScreen):
             self.main.push_find(event.value.strip(), all_layers=False)
             return
         self.query_text = event.value.strip()
-        self.marks.clear()
         self.ask()
-
-    def action_export(self) -> None:
-        """Marked rows, or all that are shown, as CSV in the working folder."""
-        rows = [row for row in self.rows if self.key(row) in self.marks] or self.rows
-        if rows and self.answer is not None:
-            self.in_background(self._export, rows, group="export", exclusive=True)
-
-    async def _export(self, rows: list[answers.Row]) -> None:
-        assert self.answer is not None
-        columns = answers.EDGES if self.edges else answers.FIND
-        kind = f"{self.place.sae}-{self.place.feature}-edges" if self.edges else "find"
-        stem = f"{Path(short_name(self.opened.model.name)).name}-{kind}".replace("/", "-")
-        try:
-            path = answers.free_name(Path.cwd(), stem, ".csv")
-            paths = await asyncio.to_thread(answers.write, path, rows, columns, self.answer)
-        except WbtuiError as error:
-            self.notice = (error.line(), "error")
-        else:
-            self.notice = (f"wrote {len(rows)} rows to {paths[0]}", "mark")
-        self.draw()
-
-    def action_copy(self) -> None:
-        """The address to the clipboard."""
-        if self.rows:
-            self.in_background(self._copy, str(self.rows[self.at]["address"]), group="copy", exclusive=True)
-
-    async def _copy(self, address: str) -> None:
-        how = await copy_text(self.app, address)
-        self.notice = (f"copied {address} {how}", "mark")
-        self.draw()
 
     def action_glossary(self) -> None:
         """What the numbers mean."""

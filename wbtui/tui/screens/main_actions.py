@@ -18,6 +18,7 @@ from wbtui.tui.draw.line import Line, cut
 from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
+    from wbtui.tui.data import Opened
     from wbtui.tui.screens.main import MainScreen
 
 
@@ -389,6 +390,19 @@ class MainActions:
         me.follow_top = True
         view = replace(st.set_filter(me.view, expression), page="main", focus="table", top=0, picker=None)
         me.set_view(view)
+
+    def show_rows(self, opened: Opened, expression: str) -> None:
+        """Leave the pages above for rows of a filter in an SAE, this one or another; ``[`` leads back."""
+        me = self.me
+        while me.app.screen is not me and len(me.app.screen_stack) > 1:
+            me.app.pop_screen()
+        if me.opened is not None and me.opened.sae.name == opened.sae.name:
+            self.show_filtered(expression)
+            return
+        me.history = me.history.visit(me.view)
+        view = st.set_filter(st.start(opened.model.name, opened.sae.name, None), expression)
+        view = replace(view, sort=me.view.sort, columns=me.view.columns)
+        me.open(Address(opened.model.name, opened.sae.name), view, at_top=True)
 
     def action_focus_next_panel(self) -> None:
         """Tab."""

@@ -142,8 +142,7 @@ class SetScreen(PageScreen):
 
     def action_show(self) -> None:
         """Only these in the table; ``[`` leads back."""
-        self.app.pop_screen()
-        self.main.show_filtered("id:" + ",".join(map(str, self.rows)))
+        self.main.show_rows(self.opened, "id:" + ",".join(map(str, self.rows)))
 
     def action_export(self) -> None:
         """Everything as CSV, and the page as SVG."""
