@@ -28,7 +28,8 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.measure import paired
-from wbtui.analysis.scores import Lengths, Scores, score_columns, score_rows
+from wbtui.analysis.score_pass import score_columns, score_rows
+from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop
 from wbtui.sources.sae import BLOCK_ROWS, DictionaryMatrix
 from wbtui.tensorfile import read_header

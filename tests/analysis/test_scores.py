@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,8 @@ from scipy import stats
 
 from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
 from wbtui.analysis.nulls import directions
-from wbtui.analysis.scores import BACK, best, score_columns, score_rows
+from wbtui.analysis.score_pass import BACK, score_columns, score_rows
+from wbtui.analysis.scores import Scores, best
 from wbtui.errors import Cancelled, UsageError
 
 
@@ -139,3 +143,33 @@ def test_flow_thresholds_and_spans() -> None:
     assert span([0.9, 0.6, 0.4, 0.8], 0.5) == 2 and span([], 0.5) == 0 and span([0.9, None], 0.5) == 1
     assert best_of(1000, 1e-6) == pytest.approx(1 - (1 - 1e-6) ** 1000)
     assert best_of(10, 1.0) == 1.0 and np.isnan(best_of(3, float("nan")))
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("k", [1, 3])
+def test_numbers_do_not_depend_on_threads_and_a_stop_ends_the_pass_at_once(columns: bool, k: int) -> None:
+    """Large enough for pieces to be shared out; each looks at the flag, and none begins once it is up."""
+    n, width = 40_000, 200
+    w = rows_of(n, width, 11, 0.5)
+    q = torch.randn(k, width, generator=torch.Generator().manual_seed(12))
+    store = w.T.contiguous()
+
+    def scored(stop: Callable[[], bool] | None = None) -> Scores:
+        if columns:
+            return score_columns(store, q, stop=stop)
+        return score_rows(lambda: w.split(256), q, n=n, stop=stop)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = scored()
+        torch.set_num_threads(2)
+        together, polls = scored(), itertools.count()  # 60 looks at the flag in a whole pass of columns, 157 of rows
+        assert all(np.array_equal(getattr(alone, x), getattr(together, x)) for x in ("dots", "norms", "b", "along"))
+        assert alone.trace2 == together.trace2
+        with pytest.raises(Cancelled):
+            scored(lambda: next(polls) >= 5)
+    finally:
+        torch.set_num_threads(before)
+    # five were let in; of those that were handed out already each is refused at most once, and nothing else begins
+    assert next(polls) <= 5 + (10 if columns else 32)

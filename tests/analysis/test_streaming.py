@@ -64,10 +64,13 @@ def test_selection_with_ties(n, levels, largest):
         np.testing.assert_array_equal(values.numpy(), np.take_along_axis(x, order, 1))
 
 
-def test_moments_with_a_mean_far_from_zero():
+@pytest.mark.parametrize("off", [None, 0.0, 1e-4, -0.5])
+def test_moments_with_a_mean_far_from_zero(off):
+    """GIVEN the mean beforehand, even half a unit off, THEN what it leaves over is put right."""
     rng = np.random.default_rng(0)
     x = (rng.standard_gamma(2.0, size=(8, 30_000)) + 400).astype(np.float32)
-    found = streaming.moments(torch.from_numpy(x), TileBuffer())
+    about = None if off is None else torch.from_numpy((x.astype(np.float64).mean(1) + off).astype(np.float32))
+    found = streaming.moments(torch.from_numpy(x), TileBuffer(), about=about)
     y = x.astype(np.float64)
     z = (y - y.mean(1, keepdims=True)) / y.std(1, keepdims=True)
     np.testing.assert_allclose(found.mean, y.mean(1), rtol=1e-9)

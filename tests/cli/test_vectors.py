@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,70 @@ def test_a_steering_file_has_the_harness_columns(wbtui: Commands, tmp_path: Path
     assert (ran.code, "last row" in ran.err) == (2, True)
     assert wbtui(*many, "-o", str(tmp_path / "dir")).code == 0
     assert sorted(p.name for p in (tmp_path / "dir").iterdir()) == ["L3-3.csv", "L3-5.csv"]
+
+
+def test_an_add_file_that_the_harness_refuses_is_warned_of_and_the_vector_itself_works(
+    wbtui: Commands, tmp_path: Path
+) -> None:
+    import torch
+
+    words = ("export", "demo@L3#77", "--format", "lm-eval", "--no-daemon", "-q", "--coefficient", "-2.5")
+    named = ("--release", "me/saes", "--sae-id", "L3")
+    ran = wbtui(*words, *named, "-o", str(tmp_path / "a.csv"))
+    assert ran.code == 0 and "refuses `add`" in ran.err and "FILE.pt" in ran.err
+    assert "refuses" not in wbtui(*words, *named, "--action", "clamp", "-o", str(tmp_path / "c.csv")).err
+    theirs = load_file(DEMO)
+    for action, bias in (("add", None), ("clamp", theirs["b_dec"])):
+        out = tmp_path / f"{action}.pt"
+        ran = wbtui(*words, "--action", action, "-o", str(out))
+        assert ran.code == 0 and "refuses" not in ran.err, ran.err
+        found = torch.load(out, weights_only=True)
+        assert list(found) == ["layers.3"]
+        entry = found["layers.3"]
+        assert np.array_equal(entry.pop("steering_vector").numpy(), theirs["W_dec"][77].astype("float32"))
+        ours = entry.pop("bias")
+        assert ours is None if bias is None else np.array_equal(ours.numpy(), bias.astype("float32"))
+        assert entry == {"steering_coefficient": -2.5, "action": action, "head_index": None}
+    ran = wbtui(*words, "-o", str(tmp_path / "no" / "v.pt"))
+    assert (ran.code, len(ran.err.splitlines())) == (1, 1) and not (tmp_path / "no").exists()
+    ran = wbtui("export", "demo@L3", "--where", "id:3,5", "--format", "lm-eval", "--no-daemon", "-q", "-o", str(out))
+    assert ran.code == 2 and "last row" in ran.err
+
+
+@pytest.mark.skipif(not os.environ.get("WBTUI_LM_EVAL_PYTHON"), reason="names a Python with lm-evaluation-harness")
+def test_the_harness_itself_steers_by_it(wbtui: Commands, tmp_path: Path) -> None:
+    """Its logits move as the network's do when the vector is added behind the layer."""
+    out = tmp_path / "v.pt"
+    words = ("export", "demo@L3#77", "--format", "lm-eval", "--no-daemon", "-q", "--coefficient", "3")
+    assert wbtui(*words, "-o", str(out)).code == 0
+    done = subprocess.run(
+        [os.environ["WBTUI_LM_EVAL_PYTHON"], "-c", HARNESS, str(DEMO_DIR / "model"), str(out)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    steered, expected, plain = (np.array(x) for x in json.loads(done.stdout.splitlines()[-1]))
+    assert np.abs(steered - expected).max() < 1e-4 < 0.1 < np.abs(steered - plain).max()
+
+
+HARNESS = """
+import json, sys
+import torch
+from lm_eval.models.hf_steered import SteeredModel
+from transformers import AutoModelForCausalLM
+
+model, path = sys.argv[1:]
+harness = SteeredModel(pretrained=model, steer_path=path, device="cpu", dtype="float32")
+plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+ids = torch.tensor([[5, 6, 7, 9]])
+entry = torch.load(path, weights_only=True)["layers.3"]
+with torch.no_grad():
+    steered, before = harness._model_call(ids), plain(ids).logits
+    move = entry["steering_vector"] * entry["steering_coefficient"]
+    plain.base_model.layers[3].register_forward_hook(
+        lambda m, i, o: (o[0] + move, *o[1:]) if isinstance(o, tuple) else o + move)
+    expected = plain(ids).logits
+print(json.dumps([x[0, -1, :64].tolist() for x in (steered, expected, before)]))
+"""
 
 
 @pytest.mark.parametrize(

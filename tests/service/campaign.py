@@ -43,6 +43,7 @@ from wbtui.service.config import ServiceConfig
 from wbtui.service.running import run_jobs
 from wbtui.service.start import spawn_detached, with_package
 from wbtui.service.wishes import ComputeRequest, RowRequest
+from wbtui.store import places
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 from wbtui.store.verify import verify
@@ -188,7 +189,12 @@ class Trial:
             self.child.stdout.close()  # type: ignore[union-attr]
             self.child.wait()
             products = [Product(self.cache, spec) for spec in self.specs()]
-            wait_until(lambda: all(p.state == "complete" for p in products), DEADLINE, "the service finishes alone")
+
+            # Nobody is told when the service is done: a product is complete a moment before its shards are gone.
+            def done(product: Product) -> bool:
+                return product.state == "complete" and not (product.path / places.SHARDS).exists()
+
+            wait_until(lambda: all(map(done, products)), DEADLINE, "the service finishes alone")
 
         return finish
 

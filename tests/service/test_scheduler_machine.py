@@ -156,6 +156,7 @@ class Machine(RuleBasedStateMachine):
         assert self.asked <= set(self.answered)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("examples", [60, pytest.param(5000, marks=pytest.mark.faults)])
 def test_any_history_keeps_the_queue_moving(examples):
     chosen = settings(

@@ -186,3 +186,19 @@ def test_the_memory_is_written_whole_or_not_at_all(tmp_path, weights):
     with faults(FailAt(errno.ENOSPC, 0, frozenset({"rename"}))):
         tensors_fingerprint({weights: ["a"]}, memo)
     assert io.names_in(memo) == []
+
+
+def test_tensors_of_one_file_hashed_side_by_side_are_all_remembered(tmp_path, weights, reads, monkeypatch):
+    """GIVEN b hashed by another thread WHILE a is THEN neither is forgotten."""
+    real, memo = fingerprints._digests, tmp_path / "memo"
+
+    def meanwhile(path, entries):
+        monkeypatch.setattr(fingerprints, "_digests", real)
+        tensors_fingerprint({weights: ["b"]}, memo)
+        return real(path, entries)
+
+    monkeypatch.setattr(fingerprints, "_digests", meanwhile)
+    tensors_fingerprint({weights: ["a"]}, memo)
+    reads.clear()
+    tensors_fingerprint({weights: ["a", "b"]}, memo)
+    assert reads == []

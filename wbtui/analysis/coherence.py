@@ -14,21 +14,46 @@ _ELEMENTS = 1 << 20
 """fp64 elements of gathered token rows held at once."""
 
 
-def string_array(strings: Sequence[str]) -> np.ndarray:
-    """Strings as an object array ``[V]``, so that lists of them can be taken by ids."""
-    out = np.empty(len(strings), dtype=object)
-    out[:] = list(strings)
-    return out
+class Strings:
+    """Strings of a vocabulary as one array of UTF-8 bytes, decoded where they are asked for: a shard looks at a few
+    thousand of a quarter of a million.
+
+    Args:
+        data: u8, all strings' bytes one behind another.
+        offsets: i64 ``[V + 1]``, where each begins and the last ends.
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
+        self._data = np.ascontiguousarray(data, np.uint8).data
+        self._offsets = offsets
+
+    @staticmethod
+    def of(strings: Sequence[str]) -> Strings:
+        """From Python's strings."""
+        raw = [string.encode("utf-8", "surrogatepass") for string in strings]
+        ends = np.cumsum([0, *map(len, raw)], dtype=np.int64)
+        return Strings(np.frombuffer(b"".join(raw), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        """The strings of ids, an object array of their shape; -1 is the last, as for an array."""
+        wanted, place = np.unique(np.asarray(ids) % len(self), return_inverse=True)
+        spans = zip(self._offsets[wanted].tolist(), self._offsets[wanted + 1].tolist(), strict=True)
+        out = np.empty(len(wanted), dtype=object)
+        out[:] = [str(self._data[a:b], "utf-8", "surrogatepass") for a, b in spans]
+        return out[place].reshape(np.shape(ids))
 
 
-def levenshtein(ids: np.ndarray, norms: np.ndarray) -> np.ndarray:
+def levenshtein(ids: np.ndarray, norms: np.ndarray | Strings) -> np.ndarray:
     """Mean normalised Levenshtein similarity over the pairs of each row's tokens.
 
     ``1 - lev(a, b) / max(len a, len b)``; a pair with an empty string scores 0.
 
     Args:
         ids: ``[n, k]`` token ids.
-        norms: object array ``[V]`` of normalised strings.
+        norms: ``[V]`` normalised strings, which ids choose from.
 
     Returns:
         fp64 ``[n]``; NaN where ``k < 2``.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.coherence import string_array
+from wbtui.analysis.coherence import Strings
 from wbtui.analysis.pool import spread
 from wbtui.analysis.rounded import DTYPES, Rounded, prepare_rounded
 from wbtui.analysis.streaming import Stop, poll
@@ -67,7 +67,7 @@ class TokenTable:
     centre_values: bool
     word: np.ndarray
     whole_word: np.ndarray
-    norms: np.ndarray
+    norms: Strings
     n_words: int
     definition: TokensDefinition
     _position: Tensor
@@ -154,7 +154,7 @@ def prepare_side(
     keep: np.ndarray | None,
     word: np.ndarray,
     whole_word: np.ndarray,
-    norms: Sequence[str] | np.ndarray,
+    norms: Sequence[str] | Strings,
     definition: TokensDefinition,
     flatten: bool = False,
     device: torch.device | str | None = None,
@@ -222,8 +222,8 @@ def prepare_side(
         centre_values=centre_values,
         word=word,
         whole_word=np.asarray(whole_word, dtype=bool),
-        norms=norms if isinstance(norms, np.ndarray) and norms.dtype == object else string_array(list(norms)),
-        n_words=len(np.unique(word[kept])),
+        norms=norms if isinstance(norms, Strings) else Strings.of(norms),
+        n_words=_distinct(word[kept]),
         definition=definition,
         _position=position.to(target),
         _centre=_Centre(),
@@ -235,3 +235,8 @@ def prepare_side(
     if product == "fp32":
         return table
     return dataclasses.replace(table, rounded=prepare_rounded(rows, product, n_kept, centre, stop=stop))
+
+
+def _distinct(numbers: np.ndarray) -> int:
+    """How many different whole numbers from 0 there are."""
+    return int(np.count_nonzero(np.bincount(numbers)))

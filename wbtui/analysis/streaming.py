@@ -230,32 +230,40 @@ def _chunk(x: Tensor) -> int:
     return CHUNK if x.device.type == "cpu" else CHUNK_DEVICE
 
 
-def moments(x: Tensor, buffer: TileBuffer, *, stop: Stop | None = None) -> Moments:
+def moments(x: Tensor, buffer: TileBuffer, *, about: Tensor | None = None, stop: Stop | None = None) -> Moments:
     """Mean, standard deviation, skewness and kurtosis of each row of ``x [t, V]``.
 
-    A first pass takes the mean, a second one the powers of the differences, so nothing cancels where the mean is large
-    against the spread. Rows without spread have NaN skewness and kurtosis.
+    The powers are of differences from the mean, so nothing cancels where it is large against the spread. Rows without
+    spread have NaN skewness and kurtosis.
+
+    Args:
+        x: ``[t, V]`` fp32.
+        buffer: scratch.
+        about: ``[t]`` fp32, the means as far as rounding lets them be known beforehand; None takes them from ``x``,
+            in a pass of its own. What they leave over is put right.
+        stop: polled.
     """
     t, v = x.shape
     bounds = [(a, min(v, a + _chunk(x))) for a in range(0, v, _chunk(x))]
     sums = torch.empty((4, t, len(bounds)), dtype=torch.float32, device=x.device)
-    for j, (a, b) in enumerate(bounds):
-        torch.sum(x[:, a:b], dim=1, out=sums[0, :, j])
-    shift = (sums[0].double().sum(1) / v).float()
-    column = shift[:, None]
+    if about is None:
+        for j, (a, b) in enumerate(bounds):
+            torch.sum(x[:, a:b], dim=1, out=sums[0, :, j])
+        about = (sums[0].double().sum(1) / v).float()
+    column = about[:, None]
     for j, (a, b) in enumerate(bounds):
         poll(stop)
         y = torch.sub(x[:, a:b], column, out=buffer.get("scratch", t, b - a))
         torch.sum(y, dim=1, out=sums[0, :, j])
         y2 = torch.mul(y, y, out=buffer.get("scratch2", t, b - a))
         torch.sum(y2, dim=1, out=sums[1, :, j])
-        torch.linalg.vector_norm(y2, dim=1, out=sums[3, :, j])
         torch.sum(y.mul_(y2), dim=1, out=sums[2, :, j])
-    s1, s2, s3 = (sums[i].double().sum(1) / v for i in range(3))
-    s4 = sums[3].double().square().sum(1) / v
-    # s1 is what rounding the mean to fp32 left over, so its second and higher powers are below fp64's notice.
-    third, fourth = s3 - 3 * s1 * s2, s4 - 4 * s1 * s3
-    return Moments(shift.double() + s1, s2.sqrt(), third / s2**1.5, fourth / s2**2)
+        torch.sum(y2.mul_(y2), dim=1, out=sums[3, :, j])
+    s1, s2, s3, s4 = (sums[i].double().sum(1) / v for i in range(4))
+    second = (s2 - s1**2).clamp_min(0.0)
+    third = s3 - 3 * s1 * s2 + 2 * s1**3
+    fourth = s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4
+    return Moments(about.double() + s1, second.sqrt(), third / second**1.5, fourth / second**2)
 
 
 def softmax_entropy(

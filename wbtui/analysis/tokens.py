@@ -150,15 +150,16 @@ def _tile_rows(
 ) -> tuple[Rows, np.ndarray]:
     """The columns of one tile, and which of its rows are not absent. On a CPU threads reduce blocks of rows."""
     rows = len(block)
-    scaled = block
+    scaled, norm, exponent = _scaled(block, side, pad=True)
     if side.rounded is None:
-        scores, norm, exponent = score_tile(block, side, buffer, stop=stop)
+        scores = _scores(scaled, side, buffer, stop)
     else:
-        scaled, norm, exponent = _scaled(block, side, pad=True)
         scores = buffer.get("scores", len(scaled), side.n_tokens)
         rounded_product(scaled, side.rounded, scores, stop=stop)
     on_cpu = scores.device.type == "cpu"
     height = REDUCED if on_cpu else len(scores)
+    # The mean score is the score of the mean token: known without a pass over the tile.
+    means = (scaled.double() @ side.centre(stop)).float()
 
     def reduce(first: int) -> Rows:
         last = min(rows, first + height)
@@ -171,7 +172,9 @@ def _tile_rows(
         real = slice(first, last)
         over = None if lengths is None else lengths[real]
         tile = (scores[padded], norm[real], exponent[real], side, own)
-        return reduce_tile(*tile, lengths=over, want=want, top_cos=top_cos, stop=stop, rounded=rounded)
+        return reduce_tile(
+            *tile, means=means[padded], lengths=over, want=want, top_cos=top_cos, stop=stop, rounded=rounded
+        )
 
     firsts = range(0, rows, height)
     parts = spread(reduce, firsts, scores.numel()) if on_cpu else [reduce(first) for first in firsts]
@@ -204,10 +207,15 @@ def score_tile(
         directions ``[rows]``.
     """
     scaled, norm, exponent = _scaled(block, side, pad=pad)
+    return _scores(scaled, side, buffer, stop), norm, exponent
+
+
+def _scores(scaled: Tensor, side: TokenTable, buffer: TileBuffer, stop: Stop | None) -> Tensor:
+    """The product of :func:`score_tile`."""
     t = len(scaled)
     scores = buffer.get("scores", t, side.n_tokens)
     gather_centre = side.lazy and not side.has_centre
-    total = torch.zeros(side.width, dtype=torch.float64, device=block.device)
+    total = torch.zeros(side.width, dtype=torch.float64, device=scaled.device)
     column_sum = (side.kept_weights(), total) if gather_centre else None
     streaming.product(scaled, side.rows, scores, buffer, stop=stop, column_sum=column_sum)
     if gather_centre:
@@ -215,7 +223,7 @@ def score_tile(
     if not side.in_order:
         ordered = buffer.get("ordered", t, side.n_tokens)
         scores = torch.index_select(scores, 1, side.ids, out=ordered)
-    return scores, norm, exponent
+    return scores
 
 
 def reduce_tile(
@@ -225,6 +233,7 @@ def reduce_tile(
     side: TokenTable,
     buffer: TileBuffer,
     *,
+    means: Tensor | None = None,
     lengths: Tensor | None = None,
     want: Want,
     top_cos: bool,
@@ -233,12 +242,13 @@ def reduce_tile(
 ) -> Rows:
     """All columns of one tile of scores (see :func:`score_tile`); rows that are absent hold numbers of no meaning.
 
+    ``means``: ``[t]`` fp32, the rows' means but for rounding (see :func:`wbtui.analysis.streaming.moments`).
     ``rounded``: the scores are rounded ones, and this computes again in fp32 what the lists need.
     """
     definition = side.definition
     rows = len(norm)
     kept, masked = scores[:, : side.n_kept], scores[:, side.n_kept :]
-    moments = streaming.moments(kept, buffer, stop=stop)
+    moments = streaming.moments(kept, buffer, about=means, stop=stop)
     wanted = max(definition.k_show, definition.k_sem, definition.k_words + SPARE)
     low = wanted if want == "both" else definition.k_show
     if rounded is not None:

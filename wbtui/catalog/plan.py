@@ -7,6 +7,7 @@ products without torch and without the service.
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +91,11 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
     names = tensor_files(folder)
     roles = tokens_tensors(names, arch, model.tied, where)
     _check_shapes(model, names, roles)
-    model_print = model_fingerprint(names, arch, model.tied, where, memo)
-    tokenizer = tokenizer_fingerprint(folder)
-
-    sae_parts = sae_identity(names, arch, sae, where, memo)
+    with ThreadPoolExecutor(1) as beside:  # hashing lets other threads run: the SAE's bytes beside the model's
+        of_sae = beside.submit(sae_identity, names, arch, sae, where, memo)
+        model_print = model_fingerprint(names, arch, model.tied, where, memo)
+        tokenizer = tokenizer_fingerprint(folder)
+        sae_parts = of_sae.result()
     model_slug, sae_slug = slug(model.name, model_print), slug(sae.name, sae_parts["fingerprint"])
     tensors = {"model": model_print, "tokenizer": tokenizer, "model_type": model.model_type}
     body = to_json(definition)

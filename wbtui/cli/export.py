@@ -28,7 +28,7 @@ SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": 
     "--format",
     "format_",
     type=click.Choice(["csv", "parquet", "jsonl", "lm-eval"]),
-    help="Default: by the file's ending, else csv. lm-eval: a steering file of lm-evaluation-harness.",
+    help="Default: by the file's ending, else csv. lm-eval: a steering file of lm-evaluation-harness (.pt, .csv).",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: standard output).")
 @click.option(
@@ -72,7 +72,7 @@ def export(
     if chosen == "parquet" and output is None:
         raise UsageError("parquet on standard output", "a file: -o FILE.parquet")
     if chosen == "lm-eval" and output is None:
-        raise UsageError("lm-eval on standard output", "a file or folder: -o FILE.csv, -o DIR/")
+        raise UsageError("lm-eval on standard output", "a file or folder: -o FILE.pt, -o FILE.csv, -o DIR/")
     query = parse(where) if where.strip() else None
     address = address_of(what, sae=True)
     if vectors is not None and query is None and output is None and format_ is None:
@@ -103,6 +103,12 @@ def export(
         files = write_steering(
             table, rows.tolist(), output, coefficient=coefficient, action=action, release=release, sae_id=sae_id
         )
+        if action == "add" and files[0].suffix == ".csv":
+            say(
+                "wbtui: lm-evaluation-harness 0.4.13 refuses `add` of an SAE that has a b_dec, as SAELens's have: "
+                "-o FILE.pt writes the vector itself, which it adds; or --action clamp",
+                err=True,
+            )
         say(f"{len(files)} steering {'file' if len(files) == 1 else 'files'} written to {output}", err=True)
         return
     names = [c.strip() for c in columns.split(",") if c.strip()] if columns else None

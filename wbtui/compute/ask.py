@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.scores import Lengths, Scores, score_columns, score_rows
+from wbtui.analysis.score_pass import score_columns, score_rows
+from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop, TileBuffer, poll
 from wbtui.analysis.tokens import output_directions, reduce_tile, score_tile
 from wbtui.catalog.models import find_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from wbtui import schema, settings
 from wbtui.analysis import nulls
+from wbtui.analysis.coherence import Strings
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
 from wbtui.compute.kernels import Kernels, kernels_for
@@ -124,7 +124,7 @@ class Weights:
                     keep=keeps[side][0],
                     word=np.asarray(vocab["word"]),
                     whole_word=(np.asarray(vocab["flags"]) & schema.VOCAB_WHOLE_WORD) != 0,
-                    norms=_strings(vocab["norm_bytes"], vocab["norm_offsets"]),
+                    norms=Strings(vocab["norm_bytes"], vocab["norm_offsets"]),
                     definition=self.definition,
                     device=self.device,
                     lazy=as_lazy,
@@ -216,9 +216,3 @@ class Weights:
             rows = block(start, min(self.sae.n, start + BLOCK))
             assert rows is not None
             yield rows
-
-
-def _strings(data: np.ndarray, offsets: np.ndarray) -> list[str]:
-    raw = data.tobytes()
-    ends = offsets.tolist()
-    return [raw[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]

@@ -3,12 +3,15 @@
 One row a feature: ``loader`` (sae_lens), ``action`` (add, clamp), ``sparse_model`` (SAELens release or Hub repository),
 ``hookpoint`` (a module below the model's base: its output is steered), ``feature_index``, ``steering_coefficient``
 (times the SAE's own decoder row), ``head_index`` (empty), ``sae_id``, ``description``. The harness keeps one row for
-each hookpoint, the last, so that a file holds one feature here.
+each hookpoint, the last, so that a file holds one feature here. As of 0.4.13 it refuses ``add`` for every SAE that has
+a ``b_dec``, as all of SAELens's have; a ``.pt`` (:mod:`wbtui.compute.steering`) holds the vector itself: it steers by
+``add``, and needs no SAE library and no published SAE.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -21,6 +24,7 @@ from wbtui.catalog.saes import SaeInfo
 from wbtui.display import file_text
 from wbtui.errors import StoreError, UsageError
 from wbtui.features.export import guard
+from wbtui.features.vectors import in_a_process
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
@@ -50,7 +54,7 @@ def source_of(sae: SaeInfo, release: str | None = None, sae_id: str | None = Non
     raise UsageError(
         f"{sae.name}: a local SAE ({sae.path})",
         "one that SAELens can load by name",
-        "say where it is published: --release REPO --sae-id FOLDER; or --vectors for a file of directions",
+        "-o FILE.pt holds the vector itself; or say where it is published: --release REPO --sae-id FOLDER",
     )
 
 
@@ -100,7 +104,7 @@ def write_steering(
     Args:
         table: the features.
         rows: their numbers.
-        out: a ``.csv`` file for one feature, a folder for several.
+        out: a ``.csv`` or ``.pt`` file for one feature, a folder of ``.csv`` for several.
         coefficient: ``steering_coefficient``.
         action: ``add`` or ``clamp``.
         release, sae_id: where SAELens finds the SAE.
@@ -113,7 +117,8 @@ def write_steering(
         raise UsageError(f"action {action!r}", "one of " + ", ".join(ACTIONS))
     if table.plan is None or not rows:
         raise UsageError("no feature to steer", "at least one feature of an SAE")
-    one = out.suffix.lower() == ".csv"
+    tensor = out.suffix.lower() in (".pt", ".pth")
+    one = tensor or out.suffix.lower() == ".csv"
     if one and len(rows) > 1:
         raise UsageError(
             f"{len(rows)} features in {out.name}",
@@ -121,8 +126,15 @@ def write_steering(
             "name a folder (-o DIR/): a file a feature; or one feature, ADDRESS#NUMBER",
         )
     model, sae = table.plan.model, table.plan.sae
-    source = source_of(sae, release, sae_id)
     hookpoint = hookpoint_of(model, sae)
+    if tensor:
+        request = {
+            "model": model.path, "sae": dataclasses.asdict(sae), "feature": rows[0], "hookpoint": hookpoint,
+            "coefficient": float(coefficient), "action": action, "out": str(out.absolute()),
+        }  # fmt: skip
+        in_a_process("wbtui.compute.steering", request, f"steering vector of {table.origin.address(rows[0])}")
+        return [out]
+    source = source_of(sae, release, sae_id)
     files = []
     try:
         if not one:

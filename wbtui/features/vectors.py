@@ -48,8 +48,17 @@ def export_vectors(plan: TokensPlan, rows: np.ndarray | None, out: Path, *, wher
             "where": where,
         },
     }
+    return in_a_process("wbtui.compute.vectors", request, f"vectors of {plan.model.name}@{plan.sae.name}")
+
+
+def in_a_process(module: str, request: dict[str, Any], what: str) -> dict[str, Any]:
+    """Have a module that loads torch do something: JSON in and out.
+
+    Raises:
+        WbtuiError: as the process says.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "wbtui.compute.vectors"],
+        [sys.executable, "-m", module],
         input=json.dumps(request),
         capture_output=True,
         text=True,
@@ -59,7 +68,7 @@ def export_vectors(plan: TokensPlan, rows: np.ndarray | None, out: Path, *, wher
         answer = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise WorkError(f"vectors of {plan.model.name}@{plan.sae.name}: {last}") from None
+        raise WorkError(f"{what}: {last}") from None
     if "error" in answer:
         raise WbtuiError.from_json(answer["error"])
     return dict(answer["ok"])

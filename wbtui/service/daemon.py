@@ -28,8 +28,6 @@ from wbtui.service.work import Outcome, PlannedProduct
 log = logging.getLogger("wbtui.service")
 
 MAX_CLIENTS = 128
-PRESTART_AFTER = 0.05
-"""Seconds for the client who waits for this very service, before the workers' imports take the cores."""
 EXIT_NOT_ME = 3
 """Exit status where another daemon holds the lock."""
 
@@ -83,7 +81,7 @@ class Daemon:
             what = f"{wbtui.__version__} (build {build.stamp()})"
             log.info("service %s started, process %d, %s", what, os.getpid(), place.socket_path())
             if self.config.prestart:
-                self.loop.call_later(PRESTART_AFTER, self.prestart)
+                self.prestart()
             watch = asyncio.create_task(self.watch())
             ended = asyncio.create_task(self.ending.wait())
             await asyncio.wait({watch, ended}, return_when=asyncio.FIRST_COMPLETED)

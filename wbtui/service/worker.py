@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import os
 import queue
@@ -93,7 +94,7 @@ class Worker:
         for work in (self.listen, self.beat):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
         try:
-            module = importlib.import_module(self.work)
+            module = brought(self.work)
             self.device = resolve_device(self.device)
             self.memory = getattr(module, "memory", None)
         except Exception as error:  # a broken installation must be told to whoever asked for work
@@ -142,6 +143,17 @@ class Worker:
             self.say({**failed, "ranges": ranges_of(error)})
             return reason in ("memory", "device")
         return False
+
+
+def brought(work: str) -> ModuleType:
+    """The work module and all that it imports, a million objects that live as long as the process: the collector would
+    go through them again and again while they come, and at every large collection after."""
+    gc.disable()
+    try:
+        return importlib.import_module(work)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def perform(module: ModuleType, message: dict[str, Any], device: str, stop: Any, progress: Any) -> Any:

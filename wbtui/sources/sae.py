@@ -136,15 +136,15 @@ class SaeSource:
     def blocks(self, side: str, rows: int | None = None) -> Iterator[torch.Tensor]:
         """All rows of a side in blocks, as cheaply as the file allows: for passes that read each row once.
 
-        Blocks of a float32 file are views of the mapping: do not write into them. Encoder blocks are not centred for a
-        LayerNorm model (:meth:`encoder_rows` is): a reader that centres its query, or the block, sees the same.
+        Blocks may be views of the mapping, in the file's dtype: do not write into them. Encoder blocks are not centred
+        for a LayerNorm model (:meth:`encoder_rows` is): a reader that centres its query, or the block, sees the same.
 
         Args:
             side: ``writes`` (decoder) or ``reads`` (encoder).
             rows: rows of a block; None takes what suits the layout.
 
         Yields:
-            Tensor: ``[n, d_model]`` float32, of any strides.
+            Tensor: ``[n, d_model]``, of any strides.
 
         Raises:
             UsageError: reads of an encoder that is off the stream.
@@ -161,7 +161,7 @@ class SaeSource:
         for start in range(0, self.n, rows):
             stop = min(self.n, start + rows)
             if whole is not None:
-                yield whole[start:stop].to(torch.float32)
+                yield whole[start:stop]
                 continue
             part = self.decoder_rows(start, stop) if side == "writes" else self.encoder_rows(start, stop)
             assert part is not None

@@ -8,9 +8,11 @@ converts what is there. Source: methods 3.3 (strings), 1.2 (``lev``, whole words
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,13 +40,13 @@ def _private(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("wbtui-private", _private)
 
 
-class TokenString(NamedTuple):
-    """One token (a tuple: a vocabulary has a quarter of a million)."""
+class Tokens(NamedTuple):
+    """What a tokenizer says of its tokens."""
 
-    raw: bytes
-    """Its own bytes, a leading space included."""
-    special: bool
-    """A control token: its text is its name."""
+    raw: dict[int, bytes]
+    """A token's own bytes by its id, a leading space included."""
+    special: set[int]
+    """Ids of control tokens: their text is their name."""
 
 
 def read_vocabulary(model_folder: str | Path, d_vocab: int) -> dict[str, np.ndarray]:
@@ -69,50 +71,67 @@ def read_vocabulary(model_folder: str | Path, d_vocab: int) -> dict[str, np.ndar
     return columns_of(tokens, d_vocab, where)
 
 
-def columns_of(tokens: dict[int, TokenString], d_vocab: int, where: str) -> dict[str, np.ndarray]:
-    """Columns from token bytes by id; see :func:`read_vocabulary`."""
-    beyond = sorted(i for i, t in tokens.items() if i >= d_vocab and not t.special)
+def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray]:
+    """Columns from token bytes by id; see :func:`read_vocabulary`.
+
+    ASCII tokens, nine in ten, are read all at once: a quarter of a million one by one cost a second.
+    """
+    beyond = sorted(i for i in tokens.raw if i >= d_vocab and i not in tokens.special)
     if beyond:
         raise WeightsError(
             f"{where}: {len(beyond)} tokens from id {beyond[0]} on have no row in the model",
             f"ids below {d_vocab}, the model's vocab_size",
             "the tokenizer is of another model",
         )
-    texts, raws, norms = [], [], []
-    flags, word = [], []
-    first: dict[bytes, int] = {}
-    plain, control = ~schema.VOCAB_WHOLE_WORD, schema.VOCAB_SPECIAL
-    for i in range(d_vocab):
-        token = tokens.get(i)
-        if token is None:
-            text, raw, norm, bits, same = f"#{i}".encode(), b"", b"", schema.VOCAB_PADDED, i
-        else:
-            raw, special = token
-            text, norm, bits = _read(raw)
-            if special:
-                bits, same = bits & plain | control, i
-            else:
-                same = first.setdefault(norm, i)
-        texts.append(text)
-        raws.append(raw)
-        norms.append(norm)
-        flags.append(bits)
-        word.append(same)
-    out: dict[str, np.ndarray] = {"word": np.array(word, np.int32), "flags": np.array(flags, np.uint8)}
+    there = np.zeros(d_vocab, bool)
+    there[[i for i in tokens.raw if i < d_vocab]] = True
+    raws = list(map(tokens.raw.get, range(d_vocab), itertools.repeat(b"")))
+    norms, flags, others = _ascii(raws)
+    texts = raws.copy()
+    for i in others:
+        texts[i], norms[i], flags[i] = _read(raws[i])
+    special = np.array(sorted(i for i in tokens.special if i < d_vocab), np.int64)
+    padded = np.flatnonzero(~there)
+    for i in padded.tolist():
+        texts[i] = f"#{i}".encode()
+    flags[special] = flags[special] & ~np.uint8(schema.VOCAB_WHOLE_WORD) | schema.VOCAB_SPECIAL
+    flags[padded] = schema.VOCAB_PADDED
+    word = np.arange(d_vocab, dtype=np.int32)
+    alone = np.zeros(d_vocab, bool)
+    alone[special] = alone[padded] = True
+    plain = np.flatnonzero(~alone).tolist()
+    names = [norms[i] for i in plain]
+    first = dict(zip(reversed(names), reversed(plain), strict=True))  # the smallest id is the last to be said
+    word[plain] = [first[name] for name in names]
+    out: dict[str, np.ndarray] = {"word": word, "flags": flags}
     for name, strings in (("text", texts), ("raw", raws), ("norm", norms)):
         out[f"{name}_bytes"] = np.frombuffer(b"".join(strings), np.uint8).copy()
-        out[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(list(map(len, strings)))]).astype(np.int64)
+        out[f"{name}_offsets"] = _offsets(strings)
     return out
+
+
+def _offsets(strings: Sequence[bytes] | Sequence[str]) -> np.ndarray:
+    """Where each string begins in all of them joined, and where the last ends: i64 ``[n + 1]``."""
+    return np.concatenate([[0], np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))])
+
+
+def _ascii(raws: list[bytes]) -> tuple[list[bytes], np.ndarray, list[int]]:
+    """(normalised texts, flags, tokens that hold other bytes and must be read one by one) by what :func:`_read` says
+    of ASCII: NFKC leaves it as it is, and its casefold is its lower case."""
+    n = len(raws)
+    bare = [raw.lstrip(b" ") for raw in raws]
+    length = np.fromiter(map(len, bare), np.int64, n)
+    spaced = np.fromiter(map(len, raws), np.int64, n) > length
+    whole = (length >= 3) & np.fromiter(map(bytes.isalpha, bare), bool, n)
+    flags = np.zeros(n, np.uint8)
+    flags[spaced] = schema.VOCAB_LEADING_SPACE
+    flags[spaced & whole] = _WORD_BEHIND_SPACE
+    ascii_ = np.fromiter(map(bytes.isascii, raws), bool, n)
+    return list(map(bytes.lower, bare)), flags, np.flatnonzero(~ascii_).tolist()
 
 
 def _read(raw: bytes) -> tuple[bytes, bytes, int]:
     """(text, normalised text, flags) of a token's bytes; texts in UTF-8."""
-    if raw.isascii():  # nine in ten; NFKC leaves ASCII as it is, and its casefold is its lower case
-        bare = raw.lstrip(b" ")
-        if len(bare) == len(raw):
-            return raw, bare.lower(), 0
-        bits = _WORD_BEHIND_SPACE if len(bare) >= 3 and bare.isalpha() else schema.VOCAB_LEADING_SPACE
-        return raw, bare.lower(), bits
     bits = 0
     try:
         text = exact = raw.decode("utf-8")
@@ -120,10 +139,10 @@ def _read(raw: bytes) -> tuple[bytes, bytes, int]:
         text = raw.decode("utf-8", "backslashreplace")
         exact = raw.decode("utf-8", "wbtui-private")
         bits |= schema.VOCAB_PARTIAL_BYTES
-    string = exact.lstrip(" ")
-    norm = unicodedata.normalize("NFKC", string).casefold()
+    bare = exact.lstrip(" ")
+    norm = unicodedata.normalize("NFKC", bare).casefold()
     if exact.startswith(" "):
-        bits |= _WORD_BEHIND_SPACE if is_word(string) else schema.VOCAB_LEADING_SPACE
+        bits |= _WORD_BEHIND_SPACE if is_word(bare) else schema.VOCAB_LEADING_SPACE
     return text.encode("utf-8"), norm.encode("utf-8"), bits
 
 
@@ -141,7 +160,7 @@ def is_word(bare: str) -> bool:
     return letters >= 3
 
 
-def _tokens(folder: Path) -> tuple[dict[int, TokenString], str]:
+def _tokens(folder: Path) -> tuple[Tokens, str]:
     """Token bytes by id, and the file they came from."""
     path = folder / "tokenizer.json"
     if path.is_file():
@@ -173,7 +192,7 @@ def _converted(folder: Path) -> str:
         ) from None
 
 
-def parse_tokenizer(text: str, where: str) -> dict[int, TokenString]:
+def parse_tokenizer(text: str, where: str) -> Tokens:
     """Token bytes by id out of a ``tokenizer.json``.
 
     Raises:
@@ -197,48 +216,40 @@ def parse_tokenizer(text: str, where: str) -> dict[int, TokenString]:
     if scheme == "bytes":
         raws = _byte_level(tokens)
     else:
-        byte_tokens = bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback")
-        raws = [_metaspace(token, byte_tokens) for token in tokens]
-    out = {i: TokenString(raw, False) for i, raw in zip(numbers, raws, strict=True)}
+        raws = _metaspace(tokens, bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback"))
+    out = Tokens(dict(zip(numbers, raws, strict=True)), set())
     for i, content, special in _added_items(data, where):
-        out[i] = TokenString(content.encode("utf-8", "surrogatepass"), special)
+        out.raw[i] = content.encode("utf-8", "surrogatepass")
+        (out.special.add if special else out.special.discard)(i)
     return out
 
 
-class _Bytes(dict[int, int]):
-    """For ``str.translate``: characters of byte-level vocabularies to their bytes, all others to no byte."""
-
-    def __missing__(self, key: int) -> int:
-        return _NO_BYTE
-
-
-_NO_BYTE = 0xFFFF
-_BETWEEN = "\U0010ffff"
+_NO_BYTE = 0x100
 
 
 def _byte_level(tokens: list[str]) -> list[bytes]:
     """The own bytes of byte-level vocabulary entries; one with another character stands for itself, as tokenizers
-    decodes it. All are translated as one string: a quarter of a million at a time, one by one costs seconds."""
-    table = _Bytes({ord(char): byte for byte, char in enumerate(byte_characters())})
-    table[ord(_BETWEEN)] = ord(_BETWEEN)
-    parts = _BETWEEN.join(tokens).translate(table).split(_BETWEEN)
-    if len(parts) != len(tokens):  # an entry that holds the mark itself
-        parts = [token.translate(table) for token in tokens]
-    out = []
-    for token, part in zip(tokens, parts, strict=True):
-        try:
-            out.append(part.encode("latin-1"))
-        except UnicodeEncodeError:
-            out.append(token.encode("utf-8", "surrogatepass"))
+    decodes it. All are translated as one string: a quarter of a million one by one cost seconds."""
+    table = np.full(512, _NO_BYTE, np.uint16)
+    table[[ord(char) for char in byte_characters()]] = range(256)
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), "<u4")
+    found = table[np.minimum(codes, len(table) - 1)]
+    offsets = _offsets(tokens)
+    data = found.astype(np.uint8).tobytes()
+    out = [data[a:b] for a, b in itertools.pairwise(offsets.tolist())]
+    for i in set((np.searchsorted(offsets, np.flatnonzero(found == _NO_BYTE), side="right") - 1).tolist()):
+        out[i] = tokens[i].encode("utf-8", "surrogatepass")
     return out
 
 
-def _metaspace(token: str, byte_tokens: bool) -> bytes:
-    """A Metaspace vocabulary entry's own bytes."""
-    match = _BYTE_TOKEN.fullmatch(token) if byte_tokens and token.startswith("<0x") else None
-    if match:
-        return bytes([int(match.group(1), 16)])
-    return token.replace("▁", " ").encode("utf-8", "surrogatepass")
+def _metaspace(tokens: list[str], byte_tokens: bool) -> list[bytes]:
+    """The own bytes of Metaspace vocabulary entries."""
+    out = [token.replace("▁", " ").encode("utf-8", "surrogatepass") for token in tokens]
+    if byte_tokens:
+        for i, token in enumerate(tokens):
+            if token.startswith("<0x") and (match := _BYTE_TOKEN.fullmatch(token)):
+                out[i] = bytes([int(match.group(1), 16)])
+    return out
 
 
 def byte_characters() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ _CHUNK = 1 << 20
 _THREADS = 4
 _SETTLED_NS = 2_000_000_000
 """A file changed this recently is not remembered: a second change within one tick of its clock would go unseen."""
+_remembering = threading.Lock()
 
 
 def tensors_fingerprint(files: Mapping[Path, Sequence[str]], memo_dir: Path | None) -> str:
@@ -109,8 +111,9 @@ def _file_tensors(path: Path, names: list[str], memo_dir: Path | None) -> dict[s
             )  # fmt: skip
         fresh = _digests(real, [header.tensors[name] for name in wanted])
         if _identity(real) == before:
-            known.update(fresh)
-            _remember(real, before, known, memo_dir)
+            with _remembering:  # other tensors of the same file may have been hashed beside these
+                known = {**known, **_remembered(real, before, memo_dir), **fresh}
+                _remember(real, before, known, memo_dir)
             return {name: known[name] for name in names}
     raise WeightsError(f"{path}: changes while it is read", "a file at rest", "wait until it is written and try again")
 
