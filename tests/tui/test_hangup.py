@@ -7,11 +7,13 @@ import errno
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import sys
 import termios
 import threading
+import tty
 from pathlib import Path
 
 import pytest
@@ -53,17 +55,48 @@ def test_what_is_written_to_a_terminal_that_has_gone_is_thrown_away_and_no_one_w
     assert broken.tries == 1
 
 
-def test_a_terminal_that_is_full_has_not_gone() -> None:
-    class Full(Broken):
-        def write(self, text: str) -> int:
-            self.tries += 1
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_a_full_terminal_that_does_not_block_loses_nothing(kind: str) -> None:
+    ours, theirs = os.pipe() if kind == "pipe" else pty.openpty()
+    if kind == "terminal":
+        tty.setraw(theirs)
+    os.set_blocking(theirs, False)
+    frames = [f"frame {i} \u2500" * 200 + "\n" for i in range(300)]
+    with open(theirs, "w", encoding="utf-8", closefd=False) as file:
+        line = Line(file)
+        thread = WriterThread(line)  # type: ignore[arg-type]
+        thread.start()
 
-    full = Full()
-    line = Line(full)  # type: ignore[arg-type]
-    line.write("a")
-    line.write("b")
-    assert full.tries == 2 and not line.gone
+        def write() -> None:
+            for frame in frames:
+                thread.write(frame)
+            thread.stop()
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        wanted = "".join(frames).encode()
+        got = b""
+        while len(got) < len(wanted) and select.select([ours], [], [], WITHIN)[0]:
+            got += os.read(ours, 4096)  # slower than it is written: it is full again and again
+        writer.join(WITHIN)
+        assert not writer.is_alive() and not line.gone
+    assert got == wanted
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_terminal_that_goes_while_it_is_full_lets_the_writer_go() -> None:
+    ours, theirs = pty.openpty()
+    os.set_blocking(theirs, False)
+    with open(theirs, "w", encoding="utf-8", closefd=False) as file:
+        line = Line(file)
+        full = threading.Thread(target=lambda: (line.write("x" * 1_000_000), line.flush()), daemon=True)
+        full.start()
+        wait_until(lambda: not select.select([], [theirs], [], 0)[1], WITHIN)
+        os.close(ours)
+        full.join(WITHIN)
+        assert not full.is_alive() and line.gone
+    os.close(theirs)
 
 
 def test_the_end_of_a_terminal_is_heard_without_a_signal() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.tui.place import Place
 from wbtui.errors import UsageError
-from wbtui.tui import run
+from wbtui.tui import data, run
 
 HEAVY = ("torch", "transformers", "sae_lens", "scipy", "wbtui.sources", "wbtui.analysis", "wbtui.compute", "pandas")
 
@@ -51,12 +51,12 @@ def test_a_picture_places_every_word(ready: Place, tmp_path: Path) -> None:
 
 def test_wrong_addresses_fail_before_the_screen_is_taken(ready: Place) -> None:
     with pytest.raises(UsageError, match="0 to 599"):
-        run.checked_address(f"{ready.model}@L1#600")
+        data.checked_address(f"{ready.model}@L1#600")
     with pytest.raises(UsageError, match="no SAE"):
-        run.checked_address(f"{ready.model}@L7-x")
+        data.checked_address(f"{ready.model}@L7-x")
     with pytest.raises(UsageError):
-        run.checked_address("nonsense@@")
-    assert run.checked_address(None) is None
+        data.checked_address("nonsense@@")
+    assert data.checked_address(None) is None
 
 
 def test_without_a_terminal_the_app_says_what_to_use(ready: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,3 +77,17 @@ def test_waiting_for_numbers_that_cannot_come_is_an_error(
     monkeypatch.setattr(app_module, "WbtuiApp", lambda *a, **k: real(*a, **{**k, "make_client": fake.made}))
     with pytest.raises(WbtuiError, match="not computed"):
         run.make_screenshot(str(place.address()), (80, 24), tmp_path / "x.svg", cache=place.cache)
+
+
+def test_what_the_app_starts_has_the_threads_that_the_user_set() -> None:
+    script = (
+        "import os; from wbtui.tui.run import numpy_alone; numpy_alone(); print(os.environ.get('OPENBLAS_NUM_THREADS'))"
+    )
+    for value in (None, "3"):
+        env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"} | (
+            {} if value is None else {"OPENBLAS_NUM_THREADS": value}
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=env, check=True
+        )
+        assert done.stdout.strip() == str(value)

@@ -30,6 +30,8 @@ def words_beyond(word_z: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """
     k = min(word_z.shape[1], len(bars))
     single = _floor32(bars[:k])
+    if len(word_z) == 1:
+        return (np.arange(1, k + 1, dtype=np.int8) * (word_z[:, :k] > single)).max(axis=1, initial=0).astype(np.int8)
     out = np.zeros(len(word_z), dtype=np.int8)
     for start in range(0, len(word_z), _BLOCK):  # rank by rank within a block that stays in cache
         beyond = np.ascontiguousarray((word_z[start : start + _BLOCK, :k] > single).T).view(np.int8)

@@ -68,6 +68,7 @@ class NullSample:
 
     def stats(self, side: str) -> SideStats | None:
         """Medians and percentiles of one side; None when no direction has a finite row there."""
+        side = "writes" if side == "against" else side
         if side not in self._stats:
             self._stats[side] = _stats(self.read(side))
         return self._stats[side]
@@ -87,11 +88,14 @@ def _stats(read: Read) -> SideStats | None:
     words = words[np.isfinite(words).any(axis=1)] if words.size else words.reshape(0, words.shape[-1])
     k = words.shape[1]
     med, q, top = (np.full(k, np.nan) for _ in range(3))
-    for j in range(k):
-        values = words[np.isfinite(words[:, j]), j]
-        if len(values):
-            med[j], q[j] = np.percentile(values, (50, 99))
-            top[j] = values.max()
+    if words.size and np.isfinite(words).all():
+        (med, q), top = np.percentile(words, (50, 99), axis=0), words.max(axis=0)
+    else:
+        for j in range(k):
+            values = words[np.isfinite(words[:, j]), j]
+            if len(values):
+                med[j], q[j] = np.percentile(values, (50, 99))
+                top[j] = values.max()
     spread = np.where(q - med > 0, q - med, np.nan)
     ratios = (words - med) / spread
     ratios = ratios[np.isfinite(ratios).any(axis=1)]

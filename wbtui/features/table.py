@@ -16,6 +16,7 @@ from wbtui.errors import UsageError
 from wbtui.features import classes, derived
 from wbtui.features.companions import Companions, Origin, origin_of
 from wbtui.features.head_shelf import HeadShelf
+from wbtui.features.lone import OneRow, alone, stands_alone
 from wbtui.features.names import KEPT_FLAGS, STORED, Name, resolve, scalar_names
 from wbtui.features.neighbours import NeighbourShelf
 from wbtui.features.noise import NullSample
@@ -50,7 +51,7 @@ class FeatureTable:
         version: rises at each change of rows, nulls, vocabulary or thresholds.
     """
 
-    def __init__(self, rows: ArrayRows | ProductRows, origin: Origin, vocab: Vocabulary | None = None) -> None:
+    def __init__(self, rows: ArrayRows | ProductRows | OneRow, origin: Origin, vocab: Vocabulary | None = None) -> None:
         self.n = rows.n
         self.origin = origin
         self.plan: TokensPlan | None = None
@@ -289,7 +290,29 @@ class FeatureTable:
         if name_.kind == "stored":
             value = self._rows.row(name_.text, self._checked(row))
             return float(value) if self.available[row] else float("nan")
+        if stands_alone(self, name_):
+            return alone(self, self._checked(row)).value(name_.text, 0)
         return float(self.column(name)[row]) if self.known(name)[row] else float("nan")
+
+    def at(self, name: str, row: int) -> Any:
+        """One row of :meth:`column`; of a large table a derived column is not made for it."""
+        name_ = resolve(name)
+        if stands_alone(self, name_):
+            return alone(self, self._checked(row)).column(name_.text)[0]
+        return self.column(name_.text)[row]
+
+    def known_at(self, name: str, row: int) -> bool:
+        """One row of :meth:`known`, as :meth:`at`."""
+        name_ = resolve(name)
+        if stands_alone(self, name_):
+            return bool(alone(self, self._checked(row)).known(name_.text)[0])
+        return bool(self.known(name_.text)[row])
+
+    def prepare(self, name: str) -> None:
+        """Make what :meth:`at` and :meth:`known_at` would have to make, where that is a whole column."""
+        name_ = resolve(name)
+        if name_.base != "id" and not stands_alone(self, name_):
+            self.known(name)
 
     def cell(self, name: str, row: int) -> Any:
         """One row of one stored column as it is, lists included."""

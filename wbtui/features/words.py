@@ -85,7 +85,7 @@ def beyond_of(word_z: np.ndarray, bars: np.ndarray) -> int:
 
 def count_text(table: FeatureTable, row: int, side: str = "writes") -> str:
     """Words beyond noise as shown: ``9``, or ``20+`` where the whole stored profile is beyond; empty for none."""
-    words = int(table.column(f"{side}.n_words")[row])
+    words = int(table.at(f"{side}.n_words", row))
     if words >= len(table.thresholds.side(side).word_z):
         return f"{words}+"
     return str(words) if words else ""
@@ -93,7 +93,7 @@ def count_text(table: FeatureTable, row: int, side: str = "writes") -> str:
 
 def kind(table: FeatureTable, row: int, side: str = "writes") -> str:
     """See :meth:`FeatureTable.kind`."""
-    code = int(table.column(f"{side}.class")[row])
+    code = int(table.at(f"{side}.class", row))
     if code == classes.UNKNOWN:
         return ""
     name = classes.SHOWN_NAMES[code]
@@ -112,11 +112,11 @@ def sentence(table: FeatureTable, row: int) -> str:
         return "ITS WEIGHTS ARE NOT FINITE"
     if flags & schema.FLAG_ZERO_DECODER:
         return "ITS DECODER ROW IS ZERO"
-    code = int(table.column("writes.class")[row])
+    code = int(table.at("writes.class", row))
     if code == classes.UNKNOWN:
         return "NO NULL YET: CLASS UNKNOWN"
     if code == classes.NONE:
-        return NO_SIGNAL if table.column("unclear.writes")[row] else "NO WORD BEYOND NOISE"
+        return NO_SIGNAL if table.at("unclear.writes", row) else "NO WORD BEYOND NOISE"
     if code == classes.SINGLE:
         return "ONE WORD"
     count = count_text(table, row)

@@ -28,7 +28,6 @@ from wbtui.tui.keeper import Keeper
 from wbtui.tui.pace import Pace, counted
 from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
 from wbtui.tui.screens.main import MainScreen
-from wbtui.tui.screens.start import StartScreen
 from wbtui.tui.slim import erases, slim_driver
 from wbtui.tui.state import SortKey, View
 from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
@@ -163,6 +162,8 @@ class WbtuiApp(App[int]):
             view = self.resume
             self.push_screen(MainScreen(Address(view.model, view.sae, view.cursor), view))
         else:
+            from wbtui.tui.screens.start import StartScreen
+
             self.push_screen(StartScreen(self.address.model if self.address else None))
 
     def settle_memory(self) -> None:
@@ -210,12 +211,14 @@ class WbtuiApp(App[int]):
 
     def show_start(self, asked: NotHere | None = None) -> None:
         """The start screen, over the main one; at a published SAE that was asked for and is not here."""
+        from wbtui.tui.screens.start import StartScreen
+
         main = self.main
         self.push_screen(StartScreen(main.view.model if main is not None else None, asked))
 
     def back_or_leave(self) -> None:
         """From the start screen: back to what was open, or out."""
-        if self.main is not None and isinstance(self.screen, StartScreen):
+        if self.main is not None and self.screen is not self.main:
             self.pop_screen()
         else:
             self.leave(None)

@@ -158,7 +158,7 @@ class Arranged:
 
 
 def arrange(table: FeatureTable, text: str, sort: tuple[SortKey, ...], columns: tuple[str, ...] = ()) -> Arranged:
-    """Which rows, in which order. Derived columns that will be drawn are computed on the way, off the event loop."""
+    """Which rows, in which order. Drawn columns that no row has by itself are made on the way, off the event loop."""
     from wbtui.features.names import is_name
     from wbtui.features.order import order
     from wbtui.features.query import parse
@@ -168,7 +168,7 @@ def arrange(table: FeatureTable, text: str, sort: tuple[SortKey, ...], columns: 
         ordered = order(table, list(sort), parse(text).mask(table) if text.strip() else None)
         for name in (*columns, *CARD_COLUMNS):
             if is_name(name):
-                table.known(name)
+                table.prepare(name)
     except WbtuiError as error:
         return Arranged(None, text, sort, version, error=error.line())
     return Arranged(Rows(ordered, table.n), text, sort, version)

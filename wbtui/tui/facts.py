@@ -75,13 +75,13 @@ def reason(table: FeatureTable, row: int, side: str = "writes") -> str:
 
 def class_of(table: FeatureTable, row: int, side: str = "writes") -> str:
     """coherent, single, diffuse, none; empty where it is not known."""
-    code = int(table.column(f"{side}.class")[row])
+    code = int(table.at(f"{side}.class", row))
     return CLASS_NAMES[code] if code >= 0 else ""
 
 
 def n_words(table: FeatureTable, row: int, side: str = "writes") -> int:
     """Words beyond noise."""
-    return int(table.column(f"{side}.n_words")[row])
+    return int(table.at(f"{side}.n_words", row))
 
 
 def kind_text(table: FeatureTable, row: int, side: str = "writes") -> str:
@@ -148,7 +148,7 @@ def says(table: FeatureTable, row: int) -> str:
     if not kind:
         return "the noise is not computed yet: what stands out cannot be told"
     if kind == "none":
-        if table.column("unclear.writes")[row]:
+        if table.at("unclear.writes", row):
             return "every measure of it lies inside the noise"
         return f"no word stands out · evidence {strength:.1f}, noise up to 1"
     count = n_words(table, row)

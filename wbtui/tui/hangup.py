@@ -9,36 +9,61 @@ answered, and the app would stay for ever (its reader at full load, for an ended
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import threading
 from collections.abc import Callable
 from typing import IO, Any
 
+PIECE = 1 << 16
+"""Bytes at most that are written at once, or wait to be."""
+
 
 class Line:
-    """A terminal's file that takes everything, also when the terminal has gone: then it is thrown away."""
+    """A terminal's file that takes everything: while that is full it waits, once it has gone all is thrown away.
+
+    What is shown already is not sent again (:mod:`wbtui.tui.slim`), so not a byte may be lost while the terminal is
+    there. Another program may have left it non-blocking: then a file of Python's loses what does not fit, and bytes are
+    written here, piece by piece.
+    """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self.gone = False
+        self._waiting = bytearray()
+        self._fd = -1
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._fd = file.fileno()
+            file.flush()
 
     def write(self, text: str) -> int:
         """As the file's, but for errors of the terminal."""
-        self._do(lambda: self._file.write(text))
+        if self._fd < 0:
+            self._do(lambda: self._file.write(text))
+        else:
+            self._waiting += text.encode(self._file.encoding or "utf-8", "backslashreplace")
+            if len(self._waiting) >= PIECE:
+                self._do(self._send)
         return len(text)
 
     def flush(self) -> None:
         """As the file's, but for errors of the terminal."""
-        self._do(self._file.flush)
+        self._do(self._file.flush if self._fd < 0 else self._send)
+
+    def _send(self) -> None:
+        while self._waiting:
+            try:
+                del self._waiting[: os.write(self._fd, self._waiting[:PIECE])]
+            except BlockingIOError:
+                select.select([], [self._fd], [])  # a terminal that hangs up can be written to, and says so then
 
     def _do(self, act: Callable[[], Any]) -> None:
         if not self.gone:
             try:
                 act()
-            except BlockingIOError:  # another program left it non-blocking: it is full, not gone
-                pass
             except (OSError, ValueError):  # ValueError: closed
                 self.gone = True
+                self._waiting.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

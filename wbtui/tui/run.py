@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from wbtui import paths, settings
 from wbtui.definitions import TokensDefinition, named_definition
 from wbtui.errors import TimedOut, UsageError, WbtuiError
-from wbtui.tui.data import checked_address
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -29,6 +27,7 @@ SETTLED_WITHIN = 120.0
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Names of glibc's ``malloc.h``."""
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 FRAMES_PER_SECOND = "240"
 """At most; only what changes is drawn. At Textual's 60 a second frame waits 17 ms for its turn."""
 
@@ -59,9 +58,12 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
             "`wbtui show`, `export` and `screenshot` need none",
         )
     gc.disable()  # while modules are loaded there is nothing to collect; the app turns it on (WbtuiApp.settle_memory)
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
+    numpy_alone()
+    from wbtui.tui.data import checked_address
+
     place = checked_address(address)
     meaning = named_definition(definition) if isinstance(definition, str) else definition
-    os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
     return_memory()
     from wbtui.tui.data import load_session
 
@@ -88,6 +90,17 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         print(f"wbtui: {app.last_words}", file=sys.stderr)
         return 1
     return app.return_code or code or 0
+
+
+def numpy_alone() -> None:
+    """Import numpy without the threads that its matrix products would use: the app makes none, and to start them takes
+    longer than all the rest of numpy. Whatever the app starts gets the user's own setting."""
+    before = os.environ.get(BLAS_THREADS)
+    os.environ[BLAS_THREADS] = before or "1"
+    import numpy  # noqa: F401
+
+    if before is None:
+        del os.environ[BLAS_THREADS]
 
 
 def open_early(
@@ -166,8 +179,11 @@ def make_screenshot(
     Raises:
         WbtuiError: a wrong address, no place to write. TimedOut: the numbers did not come in time.
     """
+    import asyncio
+
     from wbtui.notes.store import NoteStore
     from wbtui.tui.app import WbtuiApp
+    from wbtui.tui.data import checked_address
     from wbtui.tui.picture import on_grid
 
     meaning = named_definition(definition) if isinstance(definition, str) else definition
@@ -206,6 +222,8 @@ async def settle(app: WbtuiApp, pilot: Pilot[Any], wait: bool = True) -> None:
     Raises:
         TimedOut: not in time, or the numbers cannot come.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED_WITHIN
     while True:

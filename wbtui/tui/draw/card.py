@@ -223,7 +223,7 @@ def reads_block(table: FeatureTable, row: int, width: int, *, lines: int = 2, la
 
 def reads_note(table: FeatureTable, row: int) -> Line:
     """``≡`` where the strongest token of both sides is the same (methods 1.2: identity, not prediction)."""
-    if bool(table.column("same")[row]):
+    if bool(table.at("same", row)):
         return [("≡ ", "reads"), ("writes what it reads: identity more than prediction", "dim")]
     return []
 

@@ -192,10 +192,10 @@ def _words(table: FeatureTable, row: int, side: str, width: int, base: str, why:
 
 def number(table: FeatureTable, name: str, row: int) -> str:
     """A metric's value in few cells; ``–`` where there is none."""
-    value = table.column(name)[row]
+    value = table.at(name, row)
     if getattr(value, "dtype", None) is not None and value.dtype.kind == "f":
         return format_value(name, value)  # which says what NaN is
-    return format_value(name, value) if table.known(name)[row] else "–"
+    return format_value(name, value) if table.known_at(name, row) else "–"
 
 
 LARGE = 200_000

@@ -264,6 +264,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     def _after_first_picture(self) -> None:
         if self.opened is None:
             return
+        self.make_background()
         self.look_for_heads()
         self.look_for_near()
         if self.opened.missing:
@@ -315,10 +316,11 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             if not len(rows) and message.arranged.filter:
                 self.in_background(self._hint, message.arranged, group="hint", exclusive=True)
         self.draw()
-        self.make_background()
-        if self._fresh:
+        if self._fresh:  # nothing that is not seen yet may keep the first picture waiting
             self._fresh = False
             self.call_after_refresh(self._after_first_picture)
+        else:
+            self.make_background()
 
     async def _hint(self, arranged: Arranged) -> None:
         """Where nothing matches and no more is typed for a moment: what would have matched."""

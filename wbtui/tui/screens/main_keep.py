@@ -149,11 +149,11 @@ class MainKeep:
 
     def place_editor(self, editor: NoteEditor | None = None) -> None:
         """On the lower edge of the card."""
-        from wbtui.tui.widgets.note_editor import HEIGHT
-
         editor = editor or self.editor
         if editor is None:
             return
+        from wbtui.tui.widgets.note_editor import HEIGHT
+
         card = self.me.query_one("#card").region
         height = min(HEIGHT, max(3, card.height - 1))
         editor.styles.width, editor.styles.height = max(20, card.width), height
