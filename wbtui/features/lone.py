@@ -38,6 +38,10 @@ class OneRow:
         """The row."""
         return self._rows.row(name, self._row)
 
+    def put(self, row: int, columns: Any) -> None:
+        """Nothing can be laid over it."""
+        raise TypeError("a row of a table takes no other row's numbers")
+
     def refresh(self) -> bool:
         """Nothing lands in a row."""
         return False

@@ -41,7 +41,7 @@ class Line:
         if self._fd < 0:
             self._do(lambda: self._file.write(text))
         else:
-            self._waiting += text.encode(self._file.encoding or "utf-8", "backslashreplace")
+            self._waiting += text.encode(getattr(self._file, "encoding", None) or "utf-8", "backslashreplace")
             if len(self._waiting) >= PIECE:
                 self._do(self._send)
         return len(text)
