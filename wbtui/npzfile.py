@@ -22,6 +22,8 @@ MAX_NPY_HEADER = 10_000
 """Bytes; NumPy's own limit for files that are not trusted."""
 MAX_RATIO = 1_100
 """Deflate cannot do better than 1,032 : 1; more is a lie about the size."""
+BOMB_RATIO, BOMB_BYTES = 100, 64 << 20
+"""A larger array that shrank to less than a hundredth is nothing but zeros: no weights, and memory for nothing."""
 DTYPES = {
     "<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8", "<u8": "U64",
     "<u4": "U32", "<u2": "U16", "|u1": "U8", "|b1": "BOOL",
@@ -76,10 +78,11 @@ def _entry(path: Path, name: str, member: Member) -> TensorEntry:
         )
     strides = tuple(math.prod(shape[:i]) for i in range(len(shape))) if fortran and len(shape) > 1 else None
     if member.method == DEFLATED:
-        if member.size > MAX_RATIO * (member.end - member.begin) + MAX_NPY_HEADER:
+        packed = member.end - member.begin
+        if member.size > MAX_RATIO * packed + MAX_NPY_HEADER or member.size > max(BOMB_RATIO * packed, BOMB_BYTES):
             raise WeightsError(
-                f"{path}: {member.name} says that {member.end - member.begin} bytes unpack to {member.size}",
-                "an honest size: this is a zip bomb or damage",
+                f"{path}: {member.name} says that {packed} bytes unpack to {member.size}",
+                "a size that weights have: this is a zip bomb or damage",
             )
         return TensorEntry(name, dtype, shape, member.begin, member.end, strides, start)
     return TensorEntry(name, dtype, shape, member.begin + start, member.end, strides)

@@ -120,6 +120,12 @@ def test_zip_bombs(tmp_path: Path) -> None:
     body = stream.compress(header) + b"".join(stream.compress(b"\0" * 1_000_000) for _ in range(40)) + stream.flush()
     refused(_raw_zip(tmp_path / "bomb.npz", "W.npy", body, 500), "says F32")
 
+    # and one that keeps its word: 80 MB of zeros in 80 kB would be read, and so would 8 GB
+    header = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (20000000,)}")
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = stream.compress(header) + b"".join(stream.compress(b"\0" * 1_000_000) for _ in range(80)) + stream.flush()
+    refused(_raw_zip(tmp_path / "true.npz", "W.npy", body, len(header) + 80_000_000), "unpack to 80.*zip bomb")
+
     refused(npz(tmp_path / "many.npz", {f"{i}.npy": b"" for i in range(10_001)}), "10001 members")
 
 
