@@ -76,7 +76,8 @@ def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray
 
     ASCII tokens, nine in ten, are read all at once: a quarter of a million one by one cost a second.
     """
-    beyond = sorted(i for i in tokens.raw if i >= d_vocab and i not in tokens.special)
+    ids = np.fromiter(tokens.raw, np.int64, len(tokens.raw))
+    beyond = sorted(set(ids[ids >= d_vocab].tolist()) - tokens.special)
     if beyond:
         raise WeightsError(
             f"{where}: {len(beyond)} tokens from id {beyond[0]} on have no row in the model",
@@ -84,7 +85,7 @@ def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray
             "the tokenizer is of another model",
         )
     there = np.zeros(d_vocab, bool)
-    there[[i for i in tokens.raw if i < d_vocab]] = True
+    there[ids[ids < d_vocab]] = True
     raws = list(map(tokens.raw.get, range(d_vocab), itertools.repeat(b"")))
     norms, flags, others = _ascii(raws)
     texts = raws.copy()
@@ -99,10 +100,10 @@ def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray
     word = np.arange(d_vocab, dtype=np.int32)
     alone = np.zeros(d_vocab, bool)
     alone[special] = alone[padded] = True
-    plain = np.flatnonzero(~alone).tolist()
-    names = [norms[i] for i in plain]
-    first = dict(zip(reversed(names), reversed(plain), strict=True))  # the smallest id is the last to be said
-    word[plain] = [first[name] for name in names]
+    plain = np.flatnonzero(~alone)
+    names = [norms[i] for i in plain.tolist()]
+    first = dict(zip(reversed(names), reversed(plain.tolist()), strict=True))  # the smallest id is the last to be said
+    word[plain] = np.fromiter(map(first.__getitem__, names), np.int32, len(names))
     out: dict[str, np.ndarray] = {"word": word, "flags": flags}
     for name, strings in (("text", texts), ("raw", raws), ("norm", norms)):
         out[f"{name}_bytes"] = np.frombuffer(b"".join(strings), np.uint8).copy()
@@ -168,7 +169,7 @@ def _tokens(folder: Path) -> tuple[Tokens, str]:
             size = path.stat().st_size
             if size > MAX_TOKENIZER_BYTES:
                 raise WeightsError(f"{path}: {size} bytes", f"a tokenizer of at most {MAX_TOKENIZER_BYTES} bytes")
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode("utf-8")
         except OSError as error:
             raise WeightsError(f"{path}: {error.strerror or error}", "a readable tokenizer.json") from None
         except UnicodeDecodeError as error:
