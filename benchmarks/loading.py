@@ -8,7 +8,7 @@ each file is read once before.
 * ``wbtui``: what the app does: start the service, which starts its worker while it takes the fingerprints, makes the
   vocabulary product and answers for one lone feature, all in an empty cache. Memory is the client's, the service's and
   the worker's together; ``wbtui again``: the same with the fingerprints and the vocabulary there, as on every later
-  start;
+  start; ``wbtui running``: a new process where a service is running that has answered for another feature;
 * ``transformers``: ``AutoModelForCausalLM.from_pretrained`` in bfloat16;
 * ``HookedTransformer``, ``TransformerBridge``: TransformerLens in bfloat16, no processing.
 
@@ -33,7 +33,7 @@ from typing import Any
 D_MODEL, D_MLP, HEADS, KV, D_HEAD, D_SAE = 2304, 9216, 8, 4, 256, 16_384
 LAYER = 1
 FEATURE = 123
-CASES = ("wbtui", "wbtui again", "transformers", "HookedTransformer", "TransformerBridge")
+CASES = ("wbtui", "wbtui again", "wbtui running", "transformers", "HookedTransformer", "TransformerBridge")
 
 
 def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
@@ -179,26 +179,37 @@ def _best(folder: Path, gain: Any, unembed: Any) -> list[int]:
         return (unembed.float() @ direction.flatten()).topk(10).indices.tolist()
 
 
-def _service(folder: Path) -> dict[str, Any]:
-    """What a user waits for: a client that finds no service. Everybody's peak memory and processor time together."""
+def _service(folder: Path, feature: int = FEATURE, *, running: bool = False, stop: bool = True) -> dict[str, Any]:
+    """What a user waits for: a client that finds no service. Everybody's peak memory and processor time together.
+
+    Args:
+        running: there is a service; what it has used before is no part of the processor time.
+        stop: end the service.
+    """
     from wbtui.definitions import DEFINITIONS, to_json
     from wbtui.service.client import Client
     from wbtui.service.wishes import RowRequest
 
     request = RowRequest(
-        str(folder / "model"), "L1", to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"], FEATURE
+        str(folder / "model"), "L1", to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"], feature
     )
     with Client.connect() as client:
+        before = _used(client) if running else []
         row = client.row(request)
         seconds = time.monotonic() - float(os.environ["LOADING_BEGAN"])
-        status = client.status()
-        pids = [os.getpid(), status["pid"], *(w["pid"] for w in status["workers"] if w.get("pid"))]
-        used = [_process(pid) for pid in pids]
-        client.stop()
+        used = _used(client)
+        if stop:
+            client.stop()
     ids = [int(i) for i in row["writes.top_ids"][:10]]
-    return {
-        "seconds": seconds, "peak_mb": sum(peak for peak, _ in used), "cpu": sum(cpu for _, cpu in used), "top": ids,
-    }  # fmt: skip
+    cpu = sum(cpu for _, cpu in used) - sum(cpu for _, cpu in before)
+    return {"seconds": seconds, "peak_mb": sum(peak for peak, _ in used), "cpu": cpu, "top": ids}
+
+
+def _used(client: Any) -> list[tuple[float, float]]:
+    """What client, service and workers have used."""
+    status = client.status()
+    pids = [os.getpid(), status["pid"], *(w["pid"] for w in status["workers"] if w.get("pid"))]
+    return [_process(pid) for pid in pids]
 
 
 def _process(pid: int) -> tuple[float, float]:
@@ -227,6 +238,9 @@ def measure(name: str, folder: Path, own: Path, limit_gb: float) -> dict[str, An
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PIP_NO_INDEX": "1"}
     environment |= {f"WBTUI_{what}_DIR": str(own / what.lower()) for what in ("RUNTIME", "DATA", "CONFIG", "LOG")}
     environment["WBTUI_CACHE_DIR"] = str(own / "cache")
+    if name == "wbtui running":
+        begin = f"from benchmarks.loading import serve; serve({str(folder)!r})"
+        subprocess.run([sys.executable, "-c", begin], env=environment | {"LOADING_BEGAN": "0"}, check=True)
     start = time.monotonic()
     environment["LOADING_BEGAN"] = repr(start)
     done = subprocess.run(
@@ -240,10 +254,15 @@ def measure(name: str, folder: Path, own: Path, limit_gb: float) -> dict[str, An
     return {"seconds": seconds, **json.loads(lines[-1].removeprefix("RESULT "))}
 
 
+def serve(folder: str) -> None:
+    """Leave a service behind that has answered for another feature."""
+    _service(Path(folder), FEATURE + 1, stop=False)
+
+
 def child(name: str, folder: str) -> None:
     """The other process."""
     if name.startswith("wbtui"):
-        print("RESULT " + json.dumps(_service(Path(folder))), flush=True)
+        print("RESULT " + json.dumps(_service(Path(folder), running=name == "wbtui running")), flush=True)
         os._exit(0)
     ids = run_case(name, Path(folder))
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -297,6 +316,8 @@ def main() -> int:
             record["memory_ratio"] = ours["peak_mb"] / needed
             theirs = results.get("TransformerBridge", {}).get("seconds")
             record |= {"bridge_ratio": base / theirs} if theirs else {}
+            warm = results.get("wbtui running", {}).get("seconds")
+            record |= {"running_bridge_ratio": warm / theirs} if warm and theirs else {}
         args.json.write_text(json.dumps(record, indent=1))
     failed = ours.get("seconds") is None and "wbtui" in args.cases
     return 1 if failed else 0
