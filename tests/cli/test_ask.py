@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,12 @@ def test_edges_and_flow(wbtui: Commands, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_and_exit_2(
-    wbtui: Commands, words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wbtui: Commands,
+    words: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("v.npy", np.ones(192))
@@ -80,3 +86,5 @@ def test_mistakes_are_one_line_and_exit_2(
     ran = wbtui(*words, "--no-daemon")
     assert ran.code == 2 and says in ran.err and len(ran.err.splitlines()) == 1, ran.err
     assert ran.out == ""
+    loud = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert loud == [], "what no handler takes is printed: a second line"

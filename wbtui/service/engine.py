@@ -175,7 +175,8 @@ class Engine:
             outcome = Outcome("done", value=future.result())
         elif isinstance(error, Broken):
             outcome = Outcome("failed", reason=error.reason, error=error.error, value=error.ranges)
-            log.warning("worker %s: %s (%s)", name, error.error.line(), error.reason)
+            # for the log file: whoever asked is told, and a warning would be a second line on a command's stderr
+            log.info("worker %s: %s (%s)", name, error.error.line(), error.reason)
         elif isinstance(error, Cancelled):
             outcome = Outcome("stopped", error=error)
         elif isinstance(error, WbtuiError):
