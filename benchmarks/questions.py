@@ -23,19 +23,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from benchmarks.measure import paired
 from wbtui.analysis.score_pass import score_columns, score_rows
-from wbtui.analysis.scores import Lengths, Scores
+from wbtui.analysis.scores import Lengths, Scores, best
 from wbtui.analysis.streaming import Stop
+from wbtui.compute.edges import _Kept
 from wbtui.sources.sae import BLOCK_ROWS, DictionaryMatrix
 from wbtui.tensorfile import read_header
 
 D_MODEL, FEATURES, HEADS = 2304, 16_384, 8
 CHUNK = 4 << 20
+FOUND, EDGES = 200, 40
+"""Rows that the app asks for."""
 
 
 class Files:
@@ -103,26 +108,39 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
     through = torch.randn((1 + HEADS, D_MODEL), generator=draw)
     out: dict[str, dict[str, float]] = {}
     files = Files(folder, count, features)
+    sae: Any = SimpleNamespace(layer=0)
 
-    def ask(name: str, queries: torch.Tensor, paths: Sequence[Path] = files.paths, stop: Stop | None = None) -> None:
+    def ask(
+        name: str,
+        queries: torch.Tensor,
+        paths: Sequence[Path] = files.paths,
+        stop: Stop | None = None,
+        edges: bool = False,
+    ) -> None:
+        kept = _Kept(EDGES)
         for path in paths:
             found = files.scored(path, name, queries, stop)
+            if edges:  # as wbtui.compute.edges and find have it
+                kept.add(sae, found, [""])
+                if len(queries) > 1:
+                    kept.add(sae, found, [f"H{h}" for h in range(len(queries) - 1)], first=1)
+                continue
             values = found.scores
             found.z(values)
-            found.tail(values[:20, 0])
+            found.tail(values[best(values[:, 0], FOUND), 0])
 
     half = len(files.paths) // 2
 
-    def edges() -> None:
+    def edges_of_one() -> None:
         # of a feature in the middle: decoders of the layers before it, encoders of those after it, and its reading
         # layer's heads beside the direct path
-        ask("W_dec", query, files.paths[:half])
-        ask("W_enc", through, files.paths[half:])
+        ask("W_dec", query, files.paths[:half], edges=True)
+        ask("W_enc", through, files.paths[half:], edges=True)
 
     cases = {
         "find w:": (lambda: ask("W_dec", query), lambda: files.read("W_dec", threads)),
         "find r:": (lambda: ask("W_enc", query), lambda: files.read("W_enc", threads)),
-        "edges": (edges, lambda: files.read("W_dec", threads)),
+        "edges": (edges_of_one, lambda: files.read("W_dec", threads)),
     }
     first = paired(lambda: (files.lengths.clear(), cases["find w:"][0]()), cases["find w:"][1], repeat)
     out["first find"] = first
@@ -132,7 +150,7 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
     out["find w:"] |= {"saes": count, "features": features, "d_model": D_MODEL, "threads": threads}
     out["stop"] = {
         "find_s": stop_after(lambda stop: ask("W_dec", query, stop=stop), out["find w:"]["run_s"]),
-        "edges_s": stop_after(lambda stop: ask("W_enc", through, stop=stop), 2 * out["edges"]["run_s"]),
+        "edges_s": stop_after(lambda stop: ask("W_enc", through, stop=stop, edges=True), 2 * out["edges"]["run_s"]),
     }
     return out
 

@@ -121,6 +121,11 @@ def test_best_first_ties_by_number_and_no_holes() -> None:
     values = np.array([1.0, np.nan, 3.0, 3.0, -5.0, np.inf])
     assert best(values, 3).tolist() == [2, 3, 0]
     assert best(values, 9, largest=False).tolist() == [4, 0, 2, 3]
+    draw = np.random.default_rng(0)
+    for top in (1, 7, 40, 299, 300):  # by the plain sort, with many ties
+        many = np.where(draw.random(300) < 0.1, np.nan, draw.integers(0, 30, 300).astype(float))
+        plain = sorted((i for i in range(300) if np.isfinite(many[i])), key=lambda i: (-many[i], i))[:top]
+        assert best(many, top).tolist() == plain
 
 
 @pytest.mark.parametrize(

@@ -144,5 +144,8 @@ class Scores:
 def best(values: np.ndarray, top: int, *, largest: bool = True) -> np.ndarray:
     """The ``top`` largest (or smallest) finite entries, best first, equal ones by number."""
     order = np.where(np.isfinite(values), -values if largest else values, np.inf)
-    found = np.argsort(order, kind="stable")[:top]
+    among = np.arange(len(order))
+    if top < len(order):  # a sort of all costs as much as the pass
+        among = np.flatnonzero(order <= np.partition(order, top - 1)[top - 1])
+    found = among[np.argsort(order[among], kind="stable")[:top]]
     return found[np.isfinite(order[found])]

@@ -125,18 +125,22 @@ class _Kept:
     def add(self, sae: SaeInfo, scores: Scores, names: list[str], first: int = 0) -> None:
         """All edges with one SAE, a column of scores a name."""
         self.saes.append(sae)
+        usable = int(scores.usable.sum())
         for k, name in enumerate(names, first):
-            weight = np.where(scores.usable, scores.dots[:, k], np.nan)
-            self.total += float(np.nansum(np.abs(weight)))
-            self.count += int(scores.usable.sum())
-            ids = best(np.abs(weight), self.top)
-            tails = scores.two_sided(scores.scores[ids, k], k)
+            weight = scores.dots[:, k]
+            size = np.where(scores.usable, np.abs(weight), 0.0)
+            self.total += float(size.sum())
+            self.count += usable
+            ids = best(np.where(scores.usable, size, np.nan), self.top)
+            if len(self.found) == self.top:  # tails are for what may stay
+                ids = ids[size[ids] >= abs(self.found[-1][0])]
+            along = weight[ids] / scores.norms[ids]
             self.found += [
-                (float(weight[i]), sae, int(i), name, float(tail), float(weight[i] / scores.norms[i]))
-                for i, tail in zip(ids, tails, strict=True)
+                (float(weight[i]), sae, int(i), name, float(tail), float(cosine))
+                for i, cosine, tail in zip(ids, along, scores.two_sided(along, k), strict=True)
             ]
-        self.found.sort(key=lambda edge: (-abs(edge[0]), edge[1].layer, edge[2]))
-        del self.found[self.top :]
+            self.found.sort(key=lambda edge: (-abs(edge[0]), edge[1].layer, edge[2]))
+            del self.found[self.top :]
 
     def finish(self, question: Question, absent: str) -> dict[str, Any]:
         """The list as JSON, with the words of every feature in it."""
