@@ -7,7 +7,8 @@ run of its floor, and the ratio is the median of those pairs. Files are made in 
 8 GB of it (and of page cache); the default is 4 SAEs of full size, since SAEs are read one after another and the ratio
 does not depend on how many there are; ``--shrink`` divides the features.
 
-Row lengths are kept between questions, as the worker keeps them; ``first find`` is a question that has to find them.
+Row lengths and mappings are kept between questions, as the worker keeps them; ``first find`` is a question that has
+to make them.
 
 Run with ``python -m benchmarks.questions``; ``--json FILE`` writes all numbers.
 """
@@ -31,9 +32,10 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import paired
 from wbtui.analysis.score_pass import score_columns, score_rows
-from wbtui.analysis.scores import Lengths, Scores, best
+from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop
 from wbtui.compute.edges import _Kept
+from wbtui.compute.find import strongest
 from wbtui.sources.sae import BLOCK_ROWS, DictionaryMatrix
 from wbtui.tensorfile import read_header
 
@@ -54,6 +56,7 @@ class Files:
         self.paths: list[Path] = []
         self.features = features
         self.lengths: dict[tuple[Path, str], Lengths] = {}
+        self.matrices: dict[tuple[Path, str], DictionaryMatrix] = {}
         draw = torch.Generator().manual_seed(0)
         for n in range(count):
             path = folder / f"{n}.safetensors"
@@ -63,9 +66,12 @@ class Files:
             self.paths.append(path)
 
     def matrix(self, path: Path, name: str) -> DictionaryMatrix:
-        """A matrix as the sources map it."""
+        """A matrix as the sources map it, and keep it."""
+        if (path, name) in self.matrices:
+            return self.matrices[path, name]
         place = {"file": str(path), "tensor": name, "features": 0 if name == "W_dec" else 1}
-        return DictionaryMatrix(place, self.features, D_MODEL)
+        self.matrices[path, name] = DictionaryMatrix(place, self.features, D_MODEL)
+        return self.matrices[path, name]
 
     def scored(self, path: Path, name: str, queries: torch.Tensor, stop: Stop | None = None) -> Scores:
         """As :meth:`wbtui.compute.ask.Question.scored` has it."""
@@ -117,7 +123,7 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
         stop: Stop | None = None,
         edges: bool = False,
     ) -> None:
-        kept = _Kept(EDGES)
+        kept, best, above = _Kept(EDGES), list[float](), -float("inf")
         for path in paths:
             found = files.scored(path, name, queries, stop)
             if edges:  # as wbtui.compute.edges and find have it
@@ -125,9 +131,9 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
                 if len(queries) > 1:
                     kept.add(sae, found, [f"H{h}" for h in range(len(queries) - 1)], first=1)
                 continue
-            values = found.scores
-            found.z(values)
-            found.tail(values[best(values[:, 0], FOUND), 0])
+            hits = strongest(found, FOUND, above)
+            best = sorted([*best, *hits.scores.tolist()], reverse=True)[:FOUND]
+            above = best[-1] if len(best) == FOUND else -float("inf")
 
     half = len(files.paths) // 2
 
@@ -142,7 +148,9 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
         "find r:": (lambda: ask("W_enc", query), lambda: files.read("W_enc", threads)),
         "edges": (edges_of_one, lambda: files.read("W_dec", threads)),
     }
-    first = paired(lambda: (files.lengths.clear(), cases["find w:"][0]()), cases["find w:"][1], repeat)
+    first = paired(
+        lambda: (files.lengths.clear(), files.matrices.clear(), cases["find w:"][0]()), cases["find w:"][1], repeat
+    )
     out["first find"] = first
     for name, (run, floor) in cases.items():
         run()

@@ -475,3 +475,20 @@ def test_a_question_stops_between_blocks(place: Place) -> None:
         with pytest.raises(Cancelled):
             place.ask(what, stop=stop, **args)
         assert polls == 3
+
+
+def test_other_saes_are_kept_until_their_files_change(tmp_path: Path) -> None:
+    """A question maps an SAE once, and sees files that were written anew since."""
+    place = Place(tmp_path, "llama")
+
+    def scores() -> dict[int, float]:
+        hits = place.ask("find", query="w:cat", all_layers=True, top=500)["hits"]
+        return {h["feature"]: h["score"] for h in hits if h["sae"] == "L0"}
+
+    first = scores()
+    assert scores() == first and len(first) > 10
+    path = place.model / "saes" / "L0" / "sae_weights.safetensors"
+    weights = load_file(path)
+    save_file({**weights, "W_dec": weights["W_dec"][::-1].copy()}, path.with_name("new"))
+    path.with_name("new").replace(path)
+    assert scores() == {F - 1 - feature: pytest.approx(score) for feature, score in first.items()}

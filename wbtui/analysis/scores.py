@@ -20,6 +20,7 @@ where a list of tokens must be scored).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -126,7 +127,7 @@ class Scores:
         degrees = left**2 / max(square, 1e-300) if left > 0 else 0.0
         if degrees < LEAST_DEGREES:
             return None
-        x, w = np.polynomial.hermite_e.hermegauss(NODES)
+        x, w = _nodes()
         y, rest = np.meshgrid(x * v**0.5, left / degrees * 2 * gammaincinv(degrees / 2, ndtr(x)))
         weight = np.outer(w, w) / w.sum() ** 2
         return y.ravel(), rest.ravel(), weight.ravel()
@@ -139,6 +140,13 @@ class Scores:
     def two_sided(self, score: np.ndarray, k: int = 0) -> np.ndarray:
         """The same for the size of the score, whichever its sign."""
         return np.minimum(2 * self.tail(np.abs(score), k), 1.0)
+
+
+@lru_cache(maxsize=1)
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Hermite nodes and weights for a standard normal (up to their sum)."""
+    x, w = np.polynomial.hermite_e.hermegauss(NODES)
+    return x, w
 
 
 def best(values: np.ndarray, top: int, *, largest: bool = True) -> np.ndarray:

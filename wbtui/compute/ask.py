@@ -34,6 +34,8 @@ Progress = Callable[..., None]
 """``progress(share, part)``: what is done, and what of the answer is there already (None: nothing new)."""
 WORDS = 6
 MAX_TOP = 500
+MAPPING_BYTES = 8_000_000
+"""What a kept SAE counts for: its pages are the system's, but it holds two open files."""
 TILE = 64
 
 
@@ -99,8 +101,15 @@ class Question:
         key = identity(sae)
         if key not in self._sources:
             mine = key == identity(self.anchor)
-            self._sources[key] = self.weights.sae if mine else SaeSource(sae, self.weights.checkpoint)
+            self._sources[key] = self.weights.sae if mine else self._kept_source(sae)
         return self._sources[key]
+
+    def _kept_source(self, sae: SaeInfo) -> SaeSource:
+        """Another SAE than the product's, kept between questions with what it has mapped while its files stay."""
+        spec = self.weights.spec
+        key = ("question sae", identity(sae), _stamps(sae), str(spec.identity.get("model")), spec.model["path"])
+        found: SaeSource = _RESIDENT.get(key, lambda: SaeSource(sae, self.weights.checkpoint), lambda _: MAPPING_BYTES)
+        return found
 
     def rows(self, sae: SaeInfo, features: Sequence[int], side: str = "writes") -> Tensor:
         """Some decoder rows (or encoder columns) ``[n, d_model]``."""
@@ -114,8 +123,7 @@ class Question:
     def scored(self, sae: SaeInfo, side: str, queries: Tensor, *, centre: bool) -> Scores:
         """Every row of an SAE's side against queries ``[K, D]``, in one read of its weights."""
         source, queries = self.source(sae), queries.to(self.device)
-        stamps = tuple((str(f), (stat := f.stat()).st_size, stat.st_mtime_ns) for f in sae.files)
-        key = ("lengths", identity(sae), stamps, self.weights.spec.model["path"], side, centre, str(self.device))
+        key = ("lengths", identity(sae), _stamps(sae), self.weights.spec.model["path"], side, centre, str(self.device))
         kept: list[Lengths] = _RESIDENT.get(key, list, lambda _: sae.d_sae * 9)  # filled below, by the first question
         lengths = kept[0] if kept else None
         columns = source.columns(side)
@@ -226,6 +234,11 @@ class Question:
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MAX_TOP:
             raise UsageError(f"top {top!r}", f"a number from 1 to {MAX_TOP}")
         return top
+
+
+def _stamps(sae: SaeInfo) -> tuple[tuple[str, int, int], ...]:
+    """Another value once an SAE's files are others."""
+    return tuple((str(f), (stat := f.stat()).st_size, stat.st_mtime_ns) for f in sae.files)
 
 
 def number(value: float) -> float | None:

@@ -10,13 +10,14 @@ the feature adds to the logits of these words above the vocabulary's mean, per u
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.scores import best
+from wbtui.analysis.scores import Scores, best
 from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import at_position, identity, label, parse_position, read_position, writes_at
@@ -52,47 +53,70 @@ def find(question: Question) -> dict[str, Any]:
         if asked.side == "reads" and source.reads_absent is not None:
             answer["skipped"].append({"sae": sae.name, "why": source.reads_absent})
             continue
-        found = score_sae(question, sae, asked.side, query, whole=whole, top=top)
+        above = hits[-1]["score"] if len(hits) == top else -np.inf
+        found = score_sae(question, sae, asked.side, query, whole=whole, top=top, above=above)
         answer["saes"].append(found[0])
-        hits += found[1]
+        hits = sorted([*hits, *found[1]], key=lambda h: (-h["score"], h["layer"], h["feature"]))[:top]
         question.tell((at + 1) / (len(chosen) + 1), {"sae": found[0], "hits": found[1]})
     if not answer["saes"]:
         raise UsageError(answer["skipped"][0]["why"], "an SAE with this side")
-    hits.sort(key=lambda h: (-h["score"], h["layer"], h["feature"]))
-    answer["hits"] = _with_lists(question, hits[:top], asked, spelled)
+    answer["hits"] = _with_lists(question, hits, asked, spelled)
     return answer
 
 
 def score_sae(
-    question: Question, sae: SaeInfo, side: str, query: Tensor, *, whole: bool, top: int
+    question: Question, sae: SaeInfo, side: str, query: Tensor, *, whole: bool, top: int, above: float = -np.inf
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One SAE's spread and its best features for a query.
 
     Args:
         query: ``[D]`` fp64, centred already in a LayerNorm model.
         whole: keep rows' mean over the width in their lengths (scores of logits are per unit of the decoder as it is).
+        above: scores below it are no hits: other SAEs have enough that are higher.
     """
     centre = question.centre and not (whole and side == "writes")
     scores = question.scored(sae, side, query[None], centre=centre)
-    values = scores.scores
-    z, ids = scores.z(values)[:, 0], best(values[:, 0], top)
-    tails = scores.tail(values[ids, 0])
+    found = strongest(scores, top, above)
     length = float(query.norm())
     about = question.place(sae) | {
         "usable": int(scores.usable.sum()),
-        "mean": number(float(np.nanmean(values))),
-        "std": number(float(np.nanstd(values))),
+        "mean": number(found.mean),
+        "std": number(found.std),
         "dimensions": number(scores.dimensions()),
     }
     hits = [
         {
             "address": question.address(sae, int(i)), "sae": sae.name, "layer": sae.layer, "site": sae.site,
-            "feature": int(i), "score": float(values[i, 0]), "cosine": number(values[i, 0] / length),
-            "z": number(z[i]), "tail": number(tail),
+            "feature": int(i), "score": float(score), "cosine": number(score / length),
+            "z": number(z), "tail": number(tail),
         }
-        for i, tail in zip(ids, tails, strict=True)
+        for i, score, z, tail in zip(found.ids, found.scores, found.z, found.tails, strict=True)
     ]  # fmt: skip
     return about, hits
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The best features of one query: numbers, scores, z, tails; and the spread of all scores."""
+
+    ids: np.ndarray
+    scores: np.ndarray
+    z: np.ndarray
+    tails: np.ndarray
+    mean: float
+    std: float
+
+
+def strongest(scores: Scores, top: int, above: float = -np.inf) -> Strongest:
+    """At most ``top`` of the first query's scores, of at least ``above``, best first."""
+    values = scores.scores[:, 0]
+    usable = values[scores.usable]
+    mean, std = float(usable.mean()), float(usable.std())
+    ids = best(values, top)
+    ids = ids[values[ids] >= above]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (values[ids] - mean) / std
+    return Strongest(ids, values[ids], z, scores.tail(values[ids]), mean, std)
 
 
 def query_of(question: Question, asked: Asked) -> tuple[Tensor, dict[str, Any], list[Spelled]]:

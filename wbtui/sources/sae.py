@@ -250,14 +250,18 @@ class DictionaryMatrix:
             )
         self.entry: TensorEntry = entry
         self._unpacked: torch.Tensor | None = None
+        self._view: torch.Tensor | None = None
 
     def view(self) -> torch.Tensor | None:
         """All rows ``[d_sae, width]`` as a view of the mapped file, in its dtype; None where they must be unpacked,
-        gathered or scaled first."""
+        gathered or scaled first. The mapping is kept: a page that is looked at for the first time costs as much as
+        reading it."""
         if self.entry.packed or self.index is not None or (self._times, self._over) != (1.0, 1.0):
             return None
-        whole = mapped(self.path, self.entry)
-        return whole if self.features == 0 else whole.T
+        if self._view is None:
+            whole = mapped(self.path, self.entry)
+            self._view = whole if self.features == 0 else whole.T
+        return self._view
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """``[stop - start, width]`` float32, a copy, in the scale of the model's stream."""
