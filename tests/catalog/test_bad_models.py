@@ -74,6 +74,12 @@ def test_absurd_configs(tmp_path: Path, change: dict[str, Any]) -> None:
     one_line(caught.value)
 
 
+def test_a_number_in_quotes_is_shown_in_quotes(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "bad", num_hidden_layers="2")
+    with pytest.raises(WeightsError, match="num_hidden_layers is '2'; expected a whole number"):
+        find_model(str(folder))
+
+
 @pytest.mark.parametrize(
     "text",
     [

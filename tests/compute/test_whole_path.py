@@ -256,6 +256,23 @@ def test_bad_rows_are_marked_and_the_rest_untouched(tmp_path: Path) -> None:
     assert Product(cache, plan.tokens).manifest()["n_nonfinite"] == 2
 
 
+def test_a_dictionary_without_a_finite_row_is_named(tmp_path: Path) -> None:
+    """No random directions can be made like it: the error says whose rows these are."""
+    from safetensors.numpy import load_file, save_file
+
+    model = tiny_model(tmp_path, "llama")
+    sae = tiny_sae(tmp_path, model, d_sae=40)
+    weights = {k: np.array(v) for k, v in load_file(sae / "sae_weights.safetensors").items()}
+    weights["W_dec"][:] = np.inf
+    save_file(weights, sae / "sae_weights.safetensors")
+    cache = tmp_path / "cache"
+    plan = make_plan(model, sae, cache, DEFINITIONS["neuronpedia"])
+    fill(cache, [plan.vocab, plan.tokens])
+    like_it = next(spec for spec in plan.nulls if spec.sae)
+    with pytest.raises(WeightsError, match=f"{sae}: a dictionary without a finite"):
+        fill(cache, [like_it])
+
+
 def test_nulls_go_through_the_same_code_and_are_seeded(tmp_path: Path) -> None:
     model = tiny_model(tmp_path, "gpt2")
     sae = tiny_sae(tmp_path, model, d_sae=40)

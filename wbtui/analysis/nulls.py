@@ -25,6 +25,10 @@ RowSource: TypeAlias = Tensor | Callable[[], Iterable[Tensor]]
 """A dictionary's rows: ``[F, D]``, or a function that yields them in blocks each time it is called."""
 
 
+class NoRows(WeightsError):
+    """Random directions like a dictionary's are wanted, and it has no row to go by. Who knows its files names them."""
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """Second moment ``W^T W / F`` of a dictionary's rows in its principal axes.
@@ -72,7 +76,7 @@ def spectrum(rows: RowSource, *, stop: Stop | None = None) -> Spectrum:
         first += len(block)
     count = sum(len(part) for part in used)
     if moment is None or count == 0:
-        raise WeightsError("a dictionary without a finite, non-zero row", "rows to take the covariance of")
+        raise NoRows("a dictionary without a finite, non-zero row", "rows to take the covariance of")
     values, axes = torch.linalg.eigh(moment / count)
     return Spectrum(values.clamp_min(0.0), axes, torch.cat(used))
 

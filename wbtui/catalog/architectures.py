@@ -120,7 +120,7 @@ def dimensions(config: dict[str, Any], where: str) -> Dimensions:
         if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
-            raise WeightsError(f"{where}: {key} is {str(value)[:80]}", f"a whole number from 1 to {largest:,}")
+            raise WeightsError(f"{where}: {key} is {repr(value)[:80]}", f"a whole number from 1 to {largest:,}")
         return value
 
     d_model = integer(arch.key_d_model)

@@ -14,6 +14,7 @@ import torch
 from wbtui import schema, schema_attention, schema_neighbours
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.mask import neighbour_counts
+from wbtui.analysis.nulls import NoRows
 from wbtui.compute.memory import tile_for, used_and_total
 from wbtui.compute.weights import Weights
 from wbtui.definitions import MaskDefinition, NullDefinition
@@ -101,28 +102,29 @@ def compute_shard(
         product.write_whole(columns, task.facts)
         progress(1.0)
         return str(product.path)
-    if spec.analysis in schema_attention.ANALYSES:
-        from wbtui.compute.attention import head_rows
-
-        columns = head_rows(
-            cache, spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress
-        )
-    elif spec.analysis in schema_neighbours.ANALYSES:
-        from wbtui.compute.neighbours import neighbour_rows
-
-        columns = neighbour_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
-    else:
-        columns = _rows(cache, spec, task, stop, progress)
+    try:
+        columns = _columns(cache, spec, task, stop, progress)
+    except NoRows as error:
+        where = (spec.sae or {}).get("path", spec.sae_slug)
+        raise WeightsError(f"{where}: {error.found}", error.expected, "copy or download the file again") from None
     progress(1.0)
     if product.has(task.start, task.stop):
         return str(product.path)
     return str(product.write_shard(task.start, task.stop, columns))
 
 
-def _rows(
+def _columns(
     cache: Path, spec: ProductSpec, task: ShardTask, stop: Callable[[], bool], progress: Callable[[float], None]
 ) -> dict[str, np.ndarray]:
     """The columns of one shard."""
+    if spec.analysis in schema_attention.ANALYSES:
+        from wbtui.compute.attention import head_rows
+
+        return head_rows(cache, spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
+    if spec.analysis in schema_neighbours.ANALYSES:
+        from wbtui.compute.neighbours import neighbour_rows
+
+        return neighbour_rows(spec, task.start, task.stop, task.device, tile=task.tile, stop=stop, progress=progress)
     weights = Weights(cache, spec, task.device)
     if spec.analysis == "mask":
         definition = MaskDefinition(**spec.identity["mask"])
