@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
 
 
+FACTS_WIDTH = 80
+"""Cells from which the line of WEIGHTS has room for its words."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What a card is drawn with beside the table and the row."""
@@ -325,19 +329,25 @@ def labels_line(table: FeatureTable, row: int, width: int) -> Line:
 def facts_block(
     table: FeatureTable, row: int, width: int, populations: Mapping[str, Population] | None = None
 ) -> list[Line]:
-    """Norms, alignment and what the mask took; behind each number the share of the SAE's features that lie below."""
+    """Norms, alignment and what the mask took; behind each number the share of the SAE's features that lie below.
+
+    Where the words do not fit beside the numbers, they stand in the rule.
+    """
     line: Line = []
-    for name, column in (("norm of decoder", "d_norm"), ("of encoder", "e_norm"), ("cosine of both", "selfcos")):
+    long = width >= FACTS_WIDTH
+    names = ("norm of decoder", "of encoder", "cosine of both") if long else ("dec", "enc", "cos")
+    for name, column in zip(names, ("d_norm", "e_norm", "selfcos"), strict=True):
         value = value_of(table, column, row)
         crowd = (populations or {}).get(column)
         line += [
-            ("   " if line else "", "text"),
+            (("   " if long else "  ") if line else "", "text"),
             (name + " ", "dim"),
             (format(value, ".2f") if math.isfinite(value) else "–", "text"),
         ]
         if crowd is not None and math.isfinite(value):
             line.append((f" ({place_text(crowd.above(value))})", "dim"))
-    out = [rule(width, "WEIGHTS"), cut(line, width)]
+    words = "above % of all in brackets" if long else "norms, cosine of both (above % of all)"
+    out = [rule(width, "WEIGHTS", words), cut(line, width)]
     masked = value_of(table, "writes.n_masked_above", row)
     best = value_of(table, "writes.masked_best_id", row)
     if masked >= 1 and best >= 0:
