@@ -1,7 +1,8 @@
 """Pictures of the real app on the built-in demo: ``python tools/screenshots.py [folder]``.
 
 Every screen at 80×24, 120×40 and 200×50, as SVG, and as PNG where ``rsvg-convert`` or the package ``cairosvg`` is
-there. What is not computed yet is computed first: every SAE of the demo, for pages that compare layers.
+there (smaller ones where Pillow is there too). What is not computed yet is computed first: every SAE of the demo, for
+pages that compare layers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PNG_WIDTH = 1024
+COLOURS = 256
 SIZES = ((80, 24), (120, 40), (200, 50))
 SHOTS: dict[str, tuple[str | None, Sequence[str]]] = {
     "start": ("demo", ()),
@@ -42,13 +44,27 @@ def to_png(svg: Path) -> bool:
         subprocess.run(
             [tool, "--width", str(PNG_WIDTH), "--keep-aspect-ratio", "--output", str(png), str(svg)], check=True
         )
+        to_palette(png)
         return True
     try:
         import cairosvg  # type: ignore[import-not-found]
     except ImportError:
         return False
     cairosvg.svg2png(url=str(svg), write_to=str(png), output_width=PNG_WIDTH)
+    to_palette(png)
     return True
+
+
+def to_palette(png: Path) -> None:
+    """A picture with a palette, a third of its size, where the package Pillow is there; as it is elsewhere."""
+    try:
+        from PIL import Image  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    with Image.open(png) as picture:
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(picture, mask=picture.getchannel("A"))
+    ground.quantize(COLOURS, dither=Image.Dither.NONE).save(png, optimize=True)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -52,6 +52,31 @@ async def test_the_card_is_in_the_cursors_frame_unless_keys_wait(ready: Place, m
         await until(pilot, lambda: f"#{up} " in card_of(main), "and the card follows")
 
 
+async def test_a_filter_draws_the_card_again_only_where_the_cursor_had_to_move(
+    ready: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = ready.app(ready.address("L1"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        main = await settled(pilot)
+        drawn: list[int] = []
+        draw_card = main.draw_card
+
+        def seen(*a: Any) -> None:
+            drawn.append(main.view.cursor)
+            draw_card(*a)
+
+        monkeypatch.setattr(main, "draw_card", seen)
+        here = main.view.cursor
+        main.set_view(st.set_filter(main.view, f"#>={here}"))
+        await until(pilot, lambda: main.arranged.filter == f"#>={here}", "the filter")
+        assert main.view.cursor == here and not drawn, "the same feature of the same numbers"
+        main._card_drawn = 0.0
+        main.set_view(st.set_filter(main.view, f"#>{here}"))
+        await until(pilot, lambda: drawn, "another feature under the cursor")
+        assert main.view.cursor != here and drawn[-1] == main.view.cursor
+        assert f"#{main.view.cursor} " in card_of(main)
+
+
 async def test_cards_made_ahead_are_those_that_would_be_drawn(ready: Place) -> None:
     app = ready.app(ready.address("L1"))
     async with app.run_test(size=(120, 40)) as pilot:

@@ -257,10 +257,13 @@ class Slim:
             return
         old_chars[x:end], old_styles[x:end] = chars, styles
         begin, last, style = -1, -1, NO_STYLE  # the piece under work: from, to (excluded), in which style
-        for i, (a, b, c, d) in enumerate(zip(chars, was_chars, styles, was_styles, strict=True)):
-            if a == b and c == d:
-                continue
+        both = zip(chars, was_chars, styles, was_styles, strict=True)
+        for i in [i for i, (a, b, c, d) in enumerate(both) if a != b or (c is not d and c != d)]:
+            c = styles[i]
             if begin >= 0:
+                if i == last and c is style:
+                    last = i + 1
+                    continue
                 fits = (
                     all(s == style or s == blank_of(style) for s in styles[last : i + 1]) if i - last <= GAP else False
                 )

@@ -87,7 +87,10 @@ def sentence(table: FeatureTable, row: int, width: int, lines: int = 2, near: Ne
     if state_of(table, row) == "absent":
         return [[("its numbers are on their way", "dim")]]
     here = nearest_here(near, row) if near is not None else ""
-    return wrap([*says(table, row).split(), *(["·", *here.split()] if here else [])], width, "dim")[:lines]
+    first = says(table, row)
+    if here and cell_len(first) <= width < cell_len(f"{first} · {here}"):  # a line each
+        return [*wrap(first.split(), width, "dim"), *wrap(here.split(), width, "dim")][:lines]
+    return wrap([*first.split(), *(["·", *here.split()] if here else [])], width, "dim")[:lines]
 
 
 def sae_notes(table: FeatureTable, width: int) -> list[Line]:

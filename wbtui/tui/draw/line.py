@@ -20,7 +20,7 @@ LIT = ("picked", "cut")
 
 def width_of(line: Line) -> int:
     """Cells of a line."""
-    return sum(cell_len(text) for text, _ in line)
+    return sum(len(text) if text.isascii() else cell_len(text) for text, _ in line)
 
 
 def text_of(line: Line) -> str:
@@ -30,7 +30,7 @@ def text_of(line: Line) -> str:
 
 def cut(line: Line, width: int) -> Line:
     """A line of exactly ``width`` cells: padded with spaces, or cut with an ellipsis."""
-    cells = [cell_len(text) for text, _ in line]
+    cells = [len(text) if text.isascii() else cell_len(text) for text, _ in line]  # text is safe: no control characters
     total = sum(cells)
     if total == width:
         return line

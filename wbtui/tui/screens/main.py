@@ -305,6 +305,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Take the new order; the cursor keeps its feature and its line."""
         if message.ticket != self._ticket:
             return
+        before, cursor = self.arranged, self.view.cursor
         self.arranged = message.arranged
         rows = message.arranged.rows
         if rows is not None:
@@ -315,7 +316,13 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
                 self.view = st.settle(self.view, old, self.rows, self.height_rows)
             if not len(rows) and message.arranged.filter:
                 self.in_background(self._hint, message.arranged, group="hint", exclusive=True)
-        self.draw()
+        if self.small or before is None or before.version != message.arranged.version:
+            self.draw()
+        else:  # other rows of the same numbers: the card is as it was, unless the cursor had to go elsewhere
+            self.draw_frame()
+            self.draw_table()
+            if self.view.cursor != cursor:
+                self.draw_card_soon()
         if self._fresh:  # nothing that is not seen yet may keep the first picture waiting
             self._fresh = False
             self.call_after_refresh(self._after_first_picture)
