@@ -186,7 +186,7 @@ def test_every_number(tmp_path: Path, model_type: str) -> None:
     sae, cache = tiny_sae(tmp_path, model, d_sae=40), tmp_path / "cache"
     plan = make_plan(model, sae, cache)
     assert (plan.layer, plan.direct) == (LAYER, True)
-    fill(cache, plan.all(checks=False))
+    fill(cache, [plan.attention, plan.nulls[0], plan.ov, plan.ov_nulls[0]])
     found, ov = columns_of(cache, plan.attention), columns_of(cache, plan.ov)
     truth = Truth(model, LAYER)
     weights = load_file(sae / "sae_weights.safetensors")
