@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.tui.place import Place, screen_text, settled
+from tests.tui.place import Place, screen_text, settled, until
 from wbtui.errors import StoreError, UsageError, WbtuiError
 from wbtui.features.export import write
 from wbtui.features.order import order
@@ -298,7 +298,9 @@ async def test_labels_are_a_column_of_the_explorer(ready: Place, tmp_path: Path,
     async with app.run_test(size=size) as pilot:
         main = await settled(pilot)
         main.set_view(replace(main.view, columns=("id", "label", "writes"), sort=(("label", False),)))
+        unsorted = main.arranged
         main.rearrange()
+        await until(pilot, lambda: main.arranged is not unsorted, "the new order")
         await pilot.press("home")
         await settled(pilot)
         head, first, second = [line for line in screen_text(app).splitlines() if re.match("[ ▸]+(#|5|6) ", line)][:3]
