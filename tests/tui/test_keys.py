@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui.tui import keymap
-from wbtui.tui.draw.line import text_of
+from wbtui.tui.draw.line import Line, text_of
 from wbtui.tui.screens.answer import AnswerScreen
 from wbtui.tui.screens.choose import ChooseScreen
 from wbtui.tui.screens.depth import DepthScreen
@@ -85,9 +85,19 @@ def test_help_lists_every_key_and_markdown_too() -> None:
             assert key.tooltip.replace("|", "\\|") in markdown
 
 
-def test_help_at_60_columns_cuts_nothing() -> None:
-    for line in HelpScreen().lines(58):
-        assert cell_len(text_of(line)) <= 58
+def _words(lines: list[Line]) -> list[str]:
+    return sorted(word for line in lines for word in text_of(line).split() if word.strip("─"))
+
+
+@pytest.mark.parametrize("width", [58, 78, 112, 179, 180, 198, 300])
+def test_help_cuts_nothing_at_any_width(width: int) -> None:
+    """GIVEN room for two columns THEN help is about half as long, and the same words are there."""
+    lines = HelpScreen().lines(width)
+    assert all(cell_len(text_of(line)) <= width for line in lines)
+    known, plain = _words(lines), HelpScreen().lines(112)
+    assert known == _words(plain)
+    if width >= 180:
+        assert len(lines) < 0.7 * len(plain)
 
 
 async def test_every_main_key_can_be_pressed_anywhere_without_harm(ready: Place) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from rich.cells import cell_len
 
 from wbtui.display import fit
 from wbtui.tui import keymap
-from wbtui.tui.draw.line import Line, rule, wrap
+from wbtui.tui.draw.line import Line, rule, width_of, wrap
 from wbtui.tui.screens.main_states import FIRST_RUN
 from wbtui.tui.screens.reading import ReadingScreen
 
@@ -38,6 +39,8 @@ FILTERS = (
 )
 PANELS = {"card": "THE CARD HAS THE KEYS · Tab gives them back to the table", "page": "THE PAGE OF ONE FEATURE"}
 """Heading over the keys of a panel that has some of its own."""
+COLUMN, GAP = 88, 4
+"""Two columns stand side by side where each is at least so wide."""
 
 
 class HelpScreen(ReadingScreen):
@@ -54,33 +57,57 @@ class HelpScreen(ReadingScreen):
         self.panel_asked = panel
 
     def lines(self, width: int) -> list[Line]:
-        """What to do first, the keys that hold here, what one sees, all other keys, the filter language."""
-        text_width = min(width, 112)
-        out: list[Line] = [[("wbtui", "strong"), ("  what SAE features do, read from the weights alone", "dim")], []]
+        """What to do first, the keys that hold here, what one sees, all other keys, the filter language; where there is
+        room, what comes after the keys that hold here stands beside them."""
+        title: list[Line] = [[("wbtui", "strong"), ("  what SAE features do, read from the weights alone", "dim")], []]
+        two = width >= 2 * COLUMN + GAP
+        column = (width - GAP) // 2 if two else min(width, 112)
         groups = list(keymap.groups(self.context))
         here = len({key.group for key in keymap.current().get(self.context, ())})
         wide = max(12, *(cell_len(key.shown) for _, keys in groups for key in keys)) + 2
+        first = self._first(groups[:here], wide, column)
+        sees, filters = self._sees(column), self._filters(column)
+        others = [[rule(column, name.upper()), *self._keys(keys, wide, column), []] for name, keys in groups[here:]]
+        if not two:
+            return [*title, *first, *sees, *itertools.chain(*others), *filters]
+        left: list[Line] = []
+        right: list[Line] = []
+        for group in others:
+            (left if len(left) <= len(right) else right).extend(group)
+        return [*title, *_beside(first, [*sees, *filters], column), [], *_beside(left, right, column)]
+
+    def _first(self, here: list[tuple[str, list[keymap.Key]]], wide: int, width: int) -> list[Line]:
+        """What to do first, and the keys that hold here."""
+        out: list[Line] = []
         if self.context in ("main", "start"):
-            out += [line for text in FIRST_RUN for line in wrap(("· " + text).split(), text_width, "text", "  ")]
+            out += [line for text in FIRST_RUN for line in wrap(("· " + text).split(), width, "text", "  ")]
             out.append([])
         if self.panel_asked in PANELS:
-            out.append(rule(text_width, PANELS[self.panel_asked]))
-            out += self._keys(keymap.panel_keys(self.panel_asked), wide, text_width)
+            out.append(rule(width, PANELS[self.panel_asked]))
+            out += self._keys(keymap.panel_keys(self.panel_asked), wide, width)
             out.append([])
-        for heading, keys in groups[:here]:
-            out += [rule(text_width, f"{heading.upper()} · here"), *self._keys(keys, wide, text_width), []]
-        out.append(rule(text_width, "WHAT ONE SEES"))
+        for heading, keys in here:
+            out += [rule(width, f"{heading.upper()} · here"), *self._keys(keys, wide, width), []]
+        return out
+
+    @staticmethod
+    def _sees(width: int) -> list[Line]:
+        out = [rule(width, "WHAT ONE SEES")]
         for paragraph in INTRODUCTION:
-            out += wrap(paragraph.split(), text_width, "text")
-        for heading, keys in groups[here:]:
-            out += [[], rule(text_width, heading.upper()), *self._keys(keys, wide, text_width)]
-        out += [[], rule(text_width, "FILTER LANGUAGE")]
+            out += wrap(paragraph.split(), width, "text")
+        return [*out, []]
+
+    @staticmethod
+    def _filters(width: int) -> list[Line]:
+        out = [rule(width, "FILTER LANGUAGE")]
         for example, words in FILTERS:
-            if text_width >= 100:
-                out.append([(fit(example, 42), "key"), (words, "text")])
+            if width >= 100:
+                body = wrap(words.split(), width - 42)
+                out.append([(fit(example, 42), "key"), *body[0]])
+                out += [[(" " * 42, "text"), *line] for line in body[1:]]
             else:
                 out.append([(example, "key")])
-                out += [[("   ", "text"), *line] for line in wrap(words.split(), text_width - 3, "dim")]
+                out += [[("   ", "text"), *line] for line in wrap(words.split(), width - 3, "dim")]
         return out
 
     @staticmethod
@@ -91,3 +118,12 @@ class HelpScreen(ReadingScreen):
             out.append([(fit(key.shown, wide), "key"), *body[0]])
             out += [[(" " * wide, "text"), *line] for line in body[1:]]
         return out
+
+
+def _beside(left: list[Line], right: list[Line], column: int) -> list[Line]:
+    """Two columns, the longer one's rest beside nothing."""
+    nothing: Line = []
+    return [
+        [*a, (" " * (column - width_of(a) + GAP), "text"), *b] if b else a
+        for a, b in itertools.zip_longest(left, right, fillvalue=nothing)
+    ]
