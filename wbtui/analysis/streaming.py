@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -244,26 +244,36 @@ def moments(x: Tensor, buffer: TileBuffer, *, about: Tensor | None = None, stop:
         stop: polled.
     """
     t, v = x.shape
-    bounds = [(a, min(v, a + _chunk(x))) for a in range(0, v, _chunk(x))]
-    sums = torch.empty((4, t, len(bounds)), dtype=torch.float32, device=x.device)
+    chunks = x.split(_chunk(x), dim=1)
+    sums = torch.empty((4, len(chunks), t), dtype=torch.float32, device=x.device)
+    first, second, third, fourth = (each.unbind(0) for each in sums)
     if about is None:
-        for j, (a, b) in enumerate(bounds):
-            torch.sum(x[:, a:b], dim=1, out=sums[0, :, j])
-        about = (sums[0].double().sum(1) / v).float()
+        for j, chunk in enumerate(chunks):
+            torch.sum(chunk, dim=1, out=first[j])
+        about = (sums[0].double().sum(0) / v).float()
     column = about[:, None]
-    for j, (a, b) in enumerate(bounds):
+    scratch = _scratches(buffer, chunks)
+    for j, chunk in enumerate(chunks):
         poll(stop)
-        y = torch.sub(x[:, a:b], column, out=buffer.get("scratch", t, b - a))
-        torch.sum(y, dim=1, out=sums[0, :, j])
-        y2 = torch.mul(y, y, out=buffer.get("scratch2", t, b - a))
-        torch.sum(y2, dim=1, out=sums[1, :, j])
-        torch.sum(y.mul_(y2), dim=1, out=sums[2, :, j])
-        torch.sum(y2.mul_(y2), dim=1, out=sums[3, :, j])
-    s1, s2, s3, s4 = (sums[i].double().sum(1) / v for i in range(4))
-    second = (s2 - s1**2).clamp_min(0.0)
-    third = s3 - 3 * s1 * s2 + 2 * s1**3
-    fourth = s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4
-    return Moments(about.double() + s1, second.sqrt(), third / second**1.5, fourth / second**2)
+        y, y2 = scratch[j]
+        torch.sum(torch.sub(chunk, column, out=y), dim=1, out=first[j])
+        torch.sum(torch.mul(y, y, out=y2), dim=1, out=second[j])
+        torch.sum(y.mul_(y2), dim=1, out=third[j])
+        torch.sum(y2.mul_(y2), dim=1, out=fourth[j])
+    s1, s2, s3, s4 = sums.double().sum(1) / v
+    variance = (s2 - s1**2).clamp_min(0.0)
+    skew = (s3 - 3 * s1 * s2 + 2 * s1**3) / variance**1.5
+    kurt = (s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4) / variance**2
+    return Moments(about.double() + s1, variance.sqrt(), skew, kurt)
+
+
+def _scratches(buffer: TileBuffer, chunks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Two pieces of scratch for each chunk: the same memory for all, views made once."""
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+    for t, width in ((len(chunk), chunk.shape[1]) for chunk in chunks):
+        if width not in made:
+            made[width] = buffer.get("scratch", t, width), buffer.get("scratch2", t, width)
+    return [made[chunk.shape[1]] for chunk in chunks]
 
 
 def softmax_entropy(
@@ -279,17 +289,18 @@ def softmax_entropy(
     Returns:
         entropy in nats and ``sum(exp(rate * (x - peak)))``, both fp64 ``[t]``. NaN rates give NaN.
     """
-    t, v = x.shape
-    bounds = [(a, min(v, a + _chunk(x))) for a in range(0, v, _chunk(x))]
-    sums = torch.empty((2, t, len(bounds)), dtype=torch.float32, device=x.device)
+    chunks = x.split(_chunk(x), dim=1)
+    sums = torch.empty((2, len(chunks), len(x)), dtype=torch.float32, device=x.device)
+    plain, by_exponent = (each.unbind(0) for each in sums)
     peak_column = peak[:, None]
     rate_column = (rate / math.log(2.0)).float()[:, None]
-    for j, (a, b) in enumerate(bounds):
+    scratch = _scratches(buffer, chunks)
+    for j, chunk in enumerate(chunks):
         poll(stop)
-        y = torch.sub(x[:, a:b], peak_column, out=buffer.get("scratch", t, b - a)).mul_(rate_column)
+        y, e = scratch[j]
+        torch.sub(chunk, peak_column, out=y).mul_(rate_column)
         # exp2: torch's CPU exp is four times slower and worse where it underflows.
-        e = torch.exp2(y, out=buffer.get("scratch2", t, b - a))
-        torch.sum(e, dim=1, out=sums[0, :, j])
-        torch.sum(e.mul_(y), dim=1, out=sums[1, :, j])
-    z, weighted = sums[0].double().sum(1), sums[1].double().sum(1)
+        torch.sum(torch.exp2(y, out=e), dim=1, out=plain[j])
+        torch.sum(e.mul_(y), dim=1, out=by_exponent[j])
+    z, weighted = sums.double().sum(1)
     return z.log() - math.log(2.0) * weighted / z, z
