@@ -80,17 +80,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=40)
     parser.add_argument("--json", metavar="FILE", help="write all numbers here (- for stdout)")
     args = parser.parse_args(argv)
-    found = [measure(layers, args.times) for layers in (1, 32, 128)]
-    for each in found:
+    found = {f"{HEADS:,} heads, {layers} layers": measure(layers, args.times) for layers in (1, 32, 128)}
+    for name, each in found.items():
         met = "met" if each["cpu_ms"] <= AIM_MS else "MISSED"
         print(
-            f"{HEADS:,} heads in {each['layers']} layers, {WIDTH} columns: {each['cpu_ms']:.2f} ms CPU "
+            f"{name}, {WIDTH} columns: {each['cpu_ms']:.2f} ms CPU "
             f"(aim {AIM_MS:.0f}: {met}), {each['ratio']:.1f} x as many plain lines"
         )
     if args.json:
         text = json.dumps(found, indent=1)
         sys.stdout.write(text + "\n") if args.json == "-" else Path(args.json).write_text(text)
-    return int(any(each["cpu_ms"] > 2 * AIM_MS for each in found))
+    return int(any(each["cpu_ms"] > 2 * AIM_MS for each in found.values()))
 
 
 if __name__ == "__main__":
