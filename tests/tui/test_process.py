@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -59,10 +60,26 @@ def test_wrong_addresses_fail_before_the_screen_is_taken(ready: Place) -> None:
     assert data.checked_address(None) is None
 
 
+class Stream(io.StringIO):
+    """A stream that is a terminal, or is not."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
 def test_without_a_terminal_the_app_says_what_to_use(ready: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "has_terminal", lambda: False)
-    with pytest.raises(UsageError, match="no terminal"):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", Stream(True))
+    assert run.without_terminal() == ""
+    monkeypatch.setattr("sys.stderr", Stream(False))
+    with pytest.raises(UsageError, match="no terminal on stderr"):
         run.run_app(str(ready.address()), cache=ready.cache)
+    monkeypatch.setattr("sys.stdin", Stream(False))
+    assert run.without_terminal() == "stdin and stderr"
 
 
 def test_waiting_for_numbers_that_cannot_come_is_an_error(

@@ -91,8 +91,3 @@ def offering_restart(work: Callable[[], Result]) -> Result:
             raise
         client.restart()
         return work()
-
-
-def is_terminal() -> bool:
-    """Whether the app can run: both ends are a terminal."""
-    return sys.stdin.isatty() and sys.stdout.isatty()

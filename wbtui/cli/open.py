@@ -7,21 +7,21 @@ from pathlib import Path
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import is_terminal, print_path
+from wbtui.cli.common import print_path
 from wbtui.cli.options import app_options, definition_option
 from wbtui.errors import UsageError
 
 
 def _run(address: str | None, definition: str) -> int:
-    if not is_terminal():
+    from wbtui.tui.run import run_app, without_terminal
+
+    if missing := without_terminal():
         place = address or "demo@L3"
         raise UsageError(
-            "no terminal on stdin and stdout",
+            f"no terminal on {missing}",
             "a terminal for the app",
             f"without one: `wbtui show '{place}' --json`, `wbtui export`, `wbtui screenshot '{place}' -o app.svg`",
         )
-    from wbtui.tui.run import run_app
-
     return run_app(address, definition=definition)
 
 

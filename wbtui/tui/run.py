@@ -32,9 +32,11 @@ FRAMES_PER_SECOND = "1000"
 """At most; only what changes is drawn. What has changed waits half of one such period for its turn, on average."""
 
 
-def has_terminal() -> bool:
-    """Whether the app can run: both ends are a terminal."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+def without_terminal() -> str:
+    """Which of the three streams are no terminal, as words; nothing where the app can run. Textual draws on stderr, so
+    that `2> file` would put the screen there."""
+    streams = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
+    return " and ".join(name for name, stream in streams.items() if not stream.isatty())
 
 
 def run_app(address: str | None, *, cache: Path | None = None, definition: str | TokensDefinition = "folded") -> int:
@@ -51,9 +53,9 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     Raises:
         WbtuiError: the address is wrong or cannot be read; there is no terminal.
     """
-    if not has_terminal():
+    if missing := without_terminal():
         raise UsageError(
-            "no terminal on stdin and stdout",
+            f"no terminal on {missing}",
             "a terminal for the app",
             "`wbtui show`, `export` and `screenshot` need none",
         )
