@@ -192,8 +192,9 @@ async def test_a_cache_beyond_its_limit_loses_what_was_used_longest_ago_and_neve
             async with asyncio.timeout(DEADLINE):
                 while products["old"].state == "complete":
                     await asyncio.sleep(0.01)
-        assert products["old pinned"].state == "complete"
-        assert products["newer"].state == "complete"
+            # while it is held: three are still too many, so the next look may take it once it is let go
+            assert products["old pinned"].state == "complete"
+            assert products["newer"].state == "complete"
     assert await running.down() == 0
 
 
