@@ -7,7 +7,6 @@ harness takes it off before it measures the direction, and refuses one with ``ad
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 
 from wbtui.catalog.saes import SaeInfo
-from wbtui.errors import StoreError, UsageError, WbtuiError, WeightsError
+from wbtui.compute.child import answer
+from wbtui.errors import StoreError, UsageError, WeightsError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.mapped import mapped
 from wbtui.sources.sae import SaeSource
@@ -74,15 +74,5 @@ def _bias(info: SaeInfo, width: int) -> torch.Tensor | None:
     return mapped(path, entry).to(torch.float32, copy=True)
 
 
-def main() -> int:
-    """The request as JSON on standard input, the answer or the error as JSON on standard output."""
-    try:
-        answer: dict[str, Any] = {"ok": write_steering(json.load(sys.stdin))}
-    except WbtuiError as error:
-        answer = {"error": error.to_json()}
-    json.dump(answer, sys.stdout)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(write_steering))

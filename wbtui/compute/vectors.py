@@ -19,7 +19,8 @@ import torch
 
 from wbtui import __version__
 from wbtui.catalog.saes import SaeInfo
-from wbtui.errors import WbtuiError, WorkError
+from wbtui.compute.child import answer
+from wbtui.errors import WorkError
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.mapped import mapped
 from wbtui.sources.sae import DictionaryMatrix, SaeSource
@@ -129,15 +130,5 @@ def _metadata(given: dict[str, str], info: SaeInfo) -> dict[str, str]:
     return {**about, **{str(k): str(v) for k, v in given.items()}}
 
 
-def main() -> int:
-    """The request as JSON on standard input, the answer or the error as JSON on standard output."""
-    try:
-        answer: dict[str, Any] = {"ok": write_vectors(json.load(sys.stdin))}
-    except WbtuiError as error:
-        answer = {"error": error.to_json()}
-    json.dump(answer, sys.stdout)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(write_vectors))
