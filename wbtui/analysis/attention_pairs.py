@@ -1,7 +1,7 @@
 """The pass over pairs of one head: tiles of queries against all keys, reduced on both sides, nothing n × n kept.
 
 Row statistics (a query over its keys) are whole after each tile. Column statistics (a key over its queries) are
-added up in groups of 32 rows, fp32 within a group and fp64 across, so that they do not depend on the tile's height.
+added up in groups of 128 rows, fp32 within a group and fp64 across, so that they do not depend on the tile's height.
 Scores are uncapped and without biases; the softcap and the biases act inside the softmax alone (methods 1.3, 3.2).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbtui.analysis.attention_tile import GROUP, REACH, WIDTH, Softmax, Tile
+from wbtui.analysis.attention_tile import GROUP, REACH, WIDTH, Softmax, Tile, in_chunks
 from wbtui.analysis.streaming import CHUNK_DEVICE, Stop, TileBuffer, padded, poll, slices, top_k
 from wbtui.analysis.tokens import Progress
 
@@ -112,7 +112,7 @@ def query_pass(
     Args:
         q: ``[n, d]``, score multiplier included; k: ``[m, d]``, turned.
         q_terms: ``[n]``; k_terms: ``[m]``: bias terms.
-        tile: queries at once, a multiple of 32.
+        tile: queries at once, a multiple of 128.
         partners: also who the maxima are, the five largest masses and the entropy.
 
     Returns:
@@ -126,7 +126,7 @@ def query_pass(
     n = len(q)
     tile = max(GROUP, tile // GROUP * GROUP)
     tiles: dict[int, Tile] = {}  # the last one may be less high
-    safe = _safe(q, k, softmax)
+    safe, keys = _safe(q, k, softmax), in_chunks(k)
     parts: list[dict[str, Tensor]] = []
     with _flushed():
         for a in range(0, n, tile):
@@ -134,9 +134,8 @@ def query_pass(
             mine = slice(a, a + tile)
             rows = q[mine]
             if len(rows) not in tiles:
-                tiles[len(rows)] = Tile(
-                    len(rows), k, softmax, buffer, columns=columns is not None, entropy=partners, safe=safe
-                )
+                wanted = {"columns": columns is not None, "entropy": partners, "safe": safe}
+                tiles[len(rows)] = Tile(len(rows), k, keys, softmax, buffer, **wanted)
             parts.append(_reduce(tiles[len(rows)], rows, q_terms[mine], k_terms, softmax, columns, a, partners, stop))
             if progress is not None:
                 progress(min(n, a + tile), n)

@@ -7,22 +7,24 @@ the final peak afterwards by a factor per row (the running rescaling of Milakov 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wbtui.analysis.power import UNIT, power
 from wbtui.analysis.streaming import CHUNK_DEVICE, TileBuffer, padded, slices
 
-GROUP = 32
-WIDTH = 1024
-"""Columns of a chunk on a CPU: of 128 rows half a megabyte, so that chunk and scratch stay in a core's own cache."""
+GROUP = 128
+"""Rows whose column sums are one fp32 sum: tiles are whole groups high, so that their height changes no digit."""
+WIDTH = 768
+"""Columns of a chunk on a CPU: of 128 rows 400 kB, so that chunk and scratch stay in a core's own cache."""
 REACH = 100.0
 """Powers of two that fp32 holds, with room for sums over a hundred thousand keys."""
-LINE = 16
-"""fp32 numbers in a cache line. Rows of a tile are a line longer than they need be: rows a power of two apart would
-compete for the same places of the cache."""
+LINE, WAY = 16, 16_384
+"""fp32 numbers in a cache line, and in one way of a core's own cache (64 kB): rows that many apart would compete for
+the same few places of it. Long rows therefore lie a chunk more than a multiple of it apart, so that the rows of a
+chunk follow one another there; short ones an odd number of lines."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class Softmax:
         where nothing stands between, or the cap. 1 where biases join, which come in natural units."""
         if self.biased:
             return 1.0
-        return 1 / math.log(2.0) if self.softcap is None else 1 / self.softcap
+        return 1 / UNIT if self.softcap is None else 1 / self.softcap
 
     @property
     def natural(self) -> float:
         """What turns the numbers that are exponentiated back into logits."""
-        return 1.0 if self.biased else math.log(2.0) if self.softcap is None else self.softcap
+        return 1.0 if self.biased else UNIT if self.softcap is None else self.softcap
 
     def with_sink(self, log_z: Tensor) -> Tensor:
         """Log partition sums over keys with the sink joined."""
@@ -75,9 +77,20 @@ class Softmax:
 
 
 def wide(buffer: TileBuffer, rows: int, columns: int) -> Tensor:
-    """The tile ``[rows, columns]``, its rows an odd number of cache lines apart."""
-    lines = -(-columns // LINE) | 1
-    return buffer.get("scores", rows, lines * LINE)[:, :columns]
+    """The tile ``[rows, columns]``, its rows apart by what the cache likes (see :data:`WAY`)."""
+    apart = (-(-columns // LINE) | 1) * LINE if columns < WAY // 2 else -(-columns // WAY) * WAY + WIDTH
+    return buffer.get("scores", rows, apart)[:, :columns]
+
+
+def bounds_of(k: Tensor) -> list[tuple[int, int]]:
+    """The keys of each chunk."""
+    return slices(len(k), WIDTH if k.device.type == "cpu" else CHUNK_DEVICE)
+
+
+def in_chunks(k: Tensor) -> list[Tensor]:
+    """Keys ``[m, d]`` as the chunks' right-hand sides ``[d, width]``, copied into the order in which a product reads
+    them: every tile multiplies by the same ones, and bringing them into order each time costs a quarter of it."""
+    return [k[a:b].T.contiguous() for a, b in bounds_of(k)]
 
 
 class Tile:
@@ -86,26 +99,34 @@ class Tile:
     Attributes:
         scores: ``[t, m]``; after :meth:`exponentiate` what the softmax sums.
         sums, tops: ``[chunks, t]`` fp32: row sums of |scores| and row maxima.
-        column_sums: ``[ceil(t / 32), m]`` fp32 within groups of 32 rows; column_tops: ``[m]``. With ``columns``.
+        column_sums: ``[ceil(t / 128), m]`` fp32 within groups of 128 rows; column_tops: ``[m]``. With ``columns``.
     """
 
     def __init__(
-        self, t: int, k: Tensor, softmax: Softmax, buffer: TileBuffer, *, columns: bool, entropy: bool, safe: bool
+        self,
+        t: int,
+        k: Tensor,
+        keys: list[Tensor],
+        softmax: Softmax,
+        buffer: TileBuffer,
+        *,
+        columns: bool,
+        entropy: bool,
+        safe: bool,
     ) -> None:
         """
         Args:
-            k: ``[m, d]``.
+            k: ``[m, d]``, and the same as :func:`in_chunks`.
             entropy: also sum what the entropy needs.
             safe: no logit is beyond :data:`REACH` in powers of two, so none needs to be brought below a peak first.
         """
         m = len(k)
         self._softmax, self._columns, self._entropy, self._safe = softmax, columns, entropy, safe
-        self._unit = softmax.natural / math.log(2.0)
-        bounds = slices(m, WIDTH if k.device.type == "cpu" else CHUNK_DEVICE)
-        self.bounds = bounds
+        self._unit = softmax.natural / UNIT
+        bounds = self.bounds = bounds_of(k)
         held = wide(buffer, padded(t), m)
         self.scores = held[:t]
-        self._keys = [k[a:b].T for a, b in bounds]
+        self._keys = keys
         self._held = [held[:, a:b] for a, b in bounds]
         self._chunks = [self.scores[:, a:b] for a, b in bounds]
         self._scratch = [buffer.get("scratch", t, b - a) for a, b in bounds]
@@ -116,7 +137,6 @@ class Tile:
             self.column_tops = buffer.get("column tops", 1, m)[0]
             self._column_tops = [self.column_tops[a:b] for a, b in bounds]
             whole = t // GROUP
-            self._groups = [x[: whole * GROUP].unflatten(0, (whole, GROUP)) for x in self._chunks]
             self._scratch_groups = [x[: whole * GROUP].unflatten(0, (whole, GROUP)) for x in self._scratch]
             self._group_sums = [self.column_sums[:whole, a:b] for a, b in bounds]
             self._rest_sums = [self.column_sums[whole:, a:b] for a, b in bounds]
@@ -150,12 +170,12 @@ class Tile:
             # The peak goes first, so that the largest logits keep their digits however large the scores are.
             self._find_peak(j)
             chunk.sub_(self._below[j][:, None])
-        # exp2: torch's CPU exp is several times slower on some machines, or worse where it underflows
         if not self._entropy:
-            torch.sum((chunk if self._unit == 1 else chunk.mul_(self._unit)).exp2_(), dim=1, out=self._z_rows[j])
+            y = chunk if self._unit == 1 else chunk.mul_(self._unit)
+            torch.sum(power(y, out=chunk), dim=1, out=self._z_rows[j])
             return
         y = torch.mul(chunk, self._unit, out=self._scratch[j])
-        torch.sum(torch.exp2(y, out=chunk), dim=1, out=self._z_rows[j])
+        torch.sum(power(y, out=chunk), dim=1, out=self._z_rows[j])
         torch.sum(y.mul_(chunk), dim=1, out=self._weighted[j])
 
     def _find_peak(self, j: int) -> None:
@@ -172,22 +192,20 @@ class Tile:
     def finish(self) -> tuple[Tensor, Tensor]:
         """Bring all chunks to one level: the sums of ``exp(logit - level)`` and the levels, ``[t]`` fp64 each."""
         self._behind = (self._below - self._below[-1]).double() * self._unit
-        self._factor = self._behind.exp2()
+        self._factor = (self._behind * UNIT).exp()
         return (self._factor * self._z.double()).sum(0), self._below[-1].double() * self._softmax.natural
 
     def entropy(self, z: Tensor) -> Tensor:
         """In nats, ``[t]`` fp64; ``z`` from :meth:`finish`."""
         weighted = self._factor * (self._weighted.double() + self._behind * self._z.double())
-        return z.log() - math.log(2.0) * weighted.sum(0) / z
+        return z.log() - UNIT * weighted.sum(0) / z
 
     def received(self, weights: Tensor) -> Tensor:
         """The attention that each key gets, ``[groups, m]`` fp32, of rows that weigh ``weights [t]`` fp64: the share
         that goes to keys over ``z``."""
         each = (self._factor * weights).float()
-        for j, chunk in enumerate(self._chunks):
-            if self._whole:
-                rows = each[j, : self._whole].view(-1, 1, GROUP)
-                self._group_sums[j].copy_(torch.bmm(rows, self._groups[j])[:, 0])
-            if self._whole < len(chunk):
-                self._rest_sums[j].copy_(torch.mv(chunk[self._whole :].T, each[j, self._whole :]))
+        for j, (chunk, (a, b)) in enumerate(zip(self._chunks, self.bounds, strict=True)):
+            for group, first in enumerate(range(0, len(chunk), GROUP)):
+                rows = slice(first, first + GROUP)
+                torch.mv(chunk[rows].T, each[j, rows], out=self.column_sums[group, a:b])
         return self.column_sums
