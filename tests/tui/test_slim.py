@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 from textual.drivers.linux_driver import LinuxDriver
 
 from benchmarks.picture import Picture
-from wbtui.tui.slim import BEGIN, END, NO_STYLE, Frames, Slim, slim_driver, step, style_of
+from wbtui.tui.cells import NO_STYLE, step, style_of
+from wbtui.tui.slim import BEGIN, END, Frames, Slim, slim_driver
 
 COLUMNS, ROWS = 24, 6
 STYLES = (

@@ -23,6 +23,7 @@ from wbtui.tui import hangup, keymap
 from wbtui.tui import messages as say
 from wbtui.tui.data import Early, save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
+from wbtui.tui.direct import Direct
 from wbtui.tui.fetching import Downloads
 from wbtui.tui.keeper import Keeper
 from wbtui.tui.pace import Pace, counted
@@ -102,6 +103,7 @@ class WbtuiApp(App[int]):
         early: Early | None = None,
     ) -> None:
         self.pace = Pace(line_kbit)
+        self.direct = Direct()
         super().__init__()
         self.set_keymap(keymap.use(user_keys or {}, ascii=ascii))
         self.address = address

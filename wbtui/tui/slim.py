@@ -14,27 +14,21 @@ character of one cell's width; a span with any other character is sent whole, si
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from wbtui.tui.cells import LIT, NO_STYLE, Cell, Style, blank_of, cells_of, step
 
 if TYPE_CHECKING:
     from textual.driver import Driver
 
 _MOVE = re.compile("\x1b\\[([0-9]+);([0-9]+)H")
-_PIECE = re.compile("\x1b\\[([0-9;]*)m|([^\x00-\x1f\x7f-\x9f]+)")
 _HARMLESS = re.compile(
     "(?:\x1b\\[[?>=<][0-9;]*\\$?[a-zA-Z]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1bP[^\x1b]*\x1b\\\\|\x1b\\[m|\x1b\\[0m)*"
 )
 """Modes, titles, clipboard: no cell changes."""
 _SCREENS = re.compile("\x1b\\[\\?(?:3|47|1047|1049)[hl]")
 """Another screen is shown: nothing is known of its cells."""
-_PLAIN = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0377\u0391-\u03a1\u03a3-\u03ff\u0400-\u0482\u048a-\u052f"
-                    "\u2010-\u2027\u2030-\u205e\u2074-\u208e\u2190-\u22ff\u2500-\u25fc]*")  # fmt: skip
-"""Characters that every terminal draws in one cell."""
 _BLANKS = re.compile(" {12,}")
-_LIT = frozenset(("4", "7", "9", "21", "53"))
-"""Attributes that show on a blank, in its text's colour."""
-_OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
 WIDEST = 10**6
 GAP = 4
 """Cells between two changes of one style that are rather sent again than jumped over: a jump takes as many bytes."""
@@ -42,96 +36,15 @@ LONG = 8
 """From a style of so many bytes on, a jump is cheaper than a change of style: cells go out ordered by style."""
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 
-Style = tuple[str, str, str]
-"""Attributes, colour of the text, background, each as parameters of ``ESC [ … m``; blanks have ``*`` for the text's."""
-NO_STYLE: Style = ("", "", "")
 Piece = tuple[Style, int, int, str]
 """Style, row, column, text."""
-
-
-@lru_cache(4096)
-def style_of(parameters: str, before: Style = NO_STYLE) -> Style:
-    """``1;38;2;1;2;3;48;5;7`` → (``1``, ``38;2;1;2;3``, ``48;5;7``), on top of the style ``before``."""
-    attributes, text, back = [a for a in before[0].split(";") if a], before[1], before[2]
-    codes = parameters.split(";")
-    at = 0
-    while at < len(codes):
-        code = codes[at].lstrip("0")
-        if code in ("38", "48"):
-            size = 5 if codes[at + 1 : at + 2] == ["2"] else 3
-            value = ";".join(codes[at : at + size])
-            text, back = (value, back) if code == "38" else (text, value)
-            at += size
-            continue
-        number = int(code or 0)
-        if not number:
-            attributes, text, back = [], "", ""
-        elif 30 <= number <= 37 or 90 <= number <= 97:
-            text = code
-        elif 40 <= number <= 47 or 100 <= number <= 107:
-            back = code
-        elif number == 39:
-            text = ""
-        elif number == 49:
-            back = ""
-        elif code in _OFF.values():
-            attributes = [a for a in attributes if _OFF.get(a) != code]
-        elif code not in attributes:
-            attributes.append(code)
-        at += 1
-    return ";".join(attributes), text, back
-
-
-@lru_cache(4096)
-def blank_of(style: Style) -> Style:
-    """The style of a blank, whose text has no colour to be seen (unless a line or a reversal shows it)."""
-    return style if _LIT.intersection(style[0].split(";")) else ("", "*", style[2])
-
-
-@lru_cache(16384)
-def step(pen: Style, to: Style) -> tuple[str, Style]:
-    """What takes the terminal from one style to another, and the style it then has."""
-    if to[1] == "*":
-        if blank_of(pen) == to:
-            return "", pen
-        to = ("", pen[1], to[2])
-    codes: list[str] = []
-    had, want = ([a for a in style[0].split(";") if a] for style in (pen, to))
-    gone = [a for a in had if a not in want]
-    if any(a not in _OFF for a in gone):
-        return f"\x1b[{';'.join(filter(None, ('0', *to)))}m", to
-    off = list(dict.fromkeys(_OFF[a] for a in gone))
-    codes += off
-    codes += [a for a in want if a not in had or _OFF.get(a) in off]
-    for now, then, default in ((pen[1], to[1], "39"), (pen[2], to[2], "49")):
-        if now != then:
-            codes.append(then or default)
-    return (f"\x1b[{';'.join(codes)}m" if codes else ""), to
-
-
-@lru_cache(4096)
-def cells_of(body: str) -> tuple[list[str], list[Style], bool] | None:
-    """Characters, their styles, whether each is one cell; None for what is no span. The lists are shared: read them."""
-    body = body.rstrip("\r\n")
-    chars: list[str] = []
-    styles: list[Style] = []
-    style, plain, at = NO_STYLE, True, 0
-    for match in _PIECE.finditer(body):
-        if match.start() != at:
-            return None  # something else is in between
-        at = match.end()
-        parameters, text = match.groups()
-        if parameters is not None:
-            style = style_of(parameters, style)
-        if text:
-            chars += text
-            if " " in text:
-                blank = blank_of(style)
-                styles += [blank if c == " " else style for c in text]
-            else:
-                styles += [style] * len(text)
-            plain = plain and _PLAIN.fullmatch(text) is not None
-    return (chars, styles, plain) if at == len(body) else None
+Body = str | list[Cell]
+"""What a span shows: the text that draws it, or the cells where each is known."""
+Span = tuple[int, int, Body, list[Cell] | None]
+"""Row, column, what it shows, its cells; None where a character may be no cell, or two: then it has a text."""
+Sent = tuple[int, Body]
+_NEVER: Sent = (0, "")
+_NOTHING: dict[int, Sent] = {}
 
 
 def erases() -> bool:
@@ -166,7 +79,7 @@ def _text_of(pieces: list[Piece], erase: bool) -> str:
         if style != pen:
             code, pen = step(pen, style)
             out.append(code)
-        out.append(_BLANKS.sub(_erased, text) if erase and not _LIT.intersection(style[0].split(";")) else text)
+        out.append(_BLANKS.sub(_erased, text) if erase and not LIT.intersection(style[0].split(";")) else text)
         row, column = y, x + len(text)
     return "".join(out) + ("\x1b[0m" if pen != NO_STYLE else "")
 
@@ -180,9 +93,9 @@ class Slim:
 
     def __init__(self, erase: bool = False) -> None:
         self._erase = erase
-        self._rows: dict[int, tuple[list[str], list[Style | None]]] = {}
-        self._sent: dict[int, dict[int, tuple[int, str]]] = {}
-        """Row -> column -> (end, body) of spans as they last came, where no other has touched them since."""
+        self._rows: dict[int, list[Cell | None]] = {}
+        self._sent: dict[int, dict[int, Sent]] = {}
+        """Row -> column -> (end, what was sent) of spans as they last came, where no other has touched them since."""
 
     def forget(self) -> None:
         """Nothing is known of the terminal's cells: the next frame is sent in full."""
@@ -195,7 +108,7 @@ class Slim:
         if first and (_HARMLESS.fullmatch(first) is None or _SCREENS.search(first)):
             self.forget()
             return data
-        spans = []
+        spans: list[Span] = []
         wish = ""
         for row, column, body in zip(moves[::3], moves[1::3], moves[2::3], strict=True):
             if not body.rstrip("\r\n"):
@@ -206,37 +119,39 @@ class Slim:
                 self.forget()
                 return data
             wish = ""
-            spans.append((int(row) - 1, int(column) - 1, body, found))
-        sent = self._send(spans)
+            spans.append((int(row) - 1, int(column) - 1, body, found[0] if found[1] else None))
+        sent = self.show(spans)
         return first + sent + wish if sent else first
 
-    def _send(self, spans: list[tuple[int, int, str, tuple[list[str], list[Style], bool]]]) -> str:
+    def show(self, spans: list[Span]) -> str:
         """Take in what spans show; what of it is new, as text."""
         out: list[str] = []
         new: list[Piece] = []
         covered: dict[int, list[tuple[int, int]]] = {}
-        for y, x, body, (chars, styles, plain) in spans:
-            if self._sent.get(y, {}).get(x, (0, ""))[1] == body:
+        for y, x, body, cells in spans:
+            before = self._sent.get(y, _NOTHING).get(x, _NEVER)[1]
+            if before is body or (type(before) is str and before == body):
                 continue
-            end = x + len(chars) if plain else WIDEST
+            end = x + len(cells) if cells is not None else WIDEST
             taken = covered.setdefault(y, [])
             if any(x < end_ and x_ < end for x_, end_ in taken):  # over another of this frame: that one goes first
                 out.append(_text_of(new, self._erase))
                 new.clear()
                 covered = {y: (taken := [])}
             taken.append((x, end))
-            self._note(y, x, end, body if plain else "")
-            if plain:
-                self._compare(y, x, chars, styles, new)
-                continue
-            cells = self._rows.get(y)  # characters are not cells here: where the rest of the line stands is not known
+            self._note(y, x, end, body if cells is not None else "")
             if cells is not None:
-                del cells[0][x:], cells[1][x:]
+                self._compare(y, x, cells, new)
+                continue
+            assert isinstance(body, str), "what is not one cell a character has a text"
+            known = self._rows.get(y)  # characters are not cells here: where the rest of the line stands is not known
+            if known is not None:
+                del known[x:]
             out.append(f"\x1b[{y + 1};{x + 1}H" + body.rstrip("\r\n") + "\x1b[0m")
         out.append(_text_of(new, self._erase))
         return "".join(out)
 
-    def _note(self, y: int, x: int, end: int, body: str) -> None:
+    def _note(self, y: int, x: int, end: int, body: Body) -> None:
         """Remember a span; forget those of its row that it covers in part."""
         row = self._sent.setdefault(y, {})
         for x_, (end_, _) in list(row.items()):
@@ -245,37 +160,40 @@ class Slim:
         if body:
             row[x] = (end, body)
 
-    def _compare(self, y: int, x: int, chars: list[str], styles: list[Style], new: list[Piece]) -> None:
+    def _compare(self, y: int, x: int, cells: list[Cell], new: list[Piece]) -> None:
         """Put the changed cells of a span into ``new``, in pieces of one style, and remember them."""
-        old_chars, old_styles = self._rows.setdefault(y, ([], []))
-        end = x + len(chars)
-        if len(old_chars) < end:
-            old_styles += [None] * (end - len(old_chars))
-            old_chars += [""] * (end - len(old_chars))
-        was_chars, was_styles = old_chars[x:end], old_styles[x:end]
-        if was_chars == chars and was_styles == styles:
+        row = self._rows.setdefault(y, [])
+        end = x + len(cells)
+        if len(row) < end:
+            row += [None] * (end - len(row))
+        was = row[x:end]
+        if was == cells:
             return
-        old_chars[x:end], old_styles[x:end] = chars, styles
-        begin, last, style = -1, -1, NO_STYLE  # the piece under work: from, to (excluded), in which style
-        both = zip(chars, was_chars, styles, was_styles, strict=True)
-        for i in [i for i, (a, b, c, d) in enumerate(both) if a != b or (c is not d and c != d)]:
-            c = styles[i]
+        row[x:end] = cells
+        begin, last, style, blank = (
+            -1,
+            -1,
+            NO_STYLE,
+            NO_STYLE,
+        )  # the piece under work: from, to, how it looks
+        both = enumerate(zip(cells, was, strict=True))
+        for i in [i for i, (a, b) in both if a is not b and a != b]:
+            its = cells[i][1]
+            if i == last:
+                if its is style or its in (style, blank):
+                    last = i + 1
+                    continue
+                if style[1] == "*" and blank_of(its) == style:  # blanks take the style of the text that follows
+                    last, style = i + 1, its
+                    continue
+            elif i - last <= GAP and begin >= 0 and all(s in (style, blank) for _, s in cells[last : i + 1]):
+                last = i + 1
+                continue
             if begin >= 0:
-                if i == last and c is style:
-                    last = i + 1
-                    continue
-                fits = (
-                    all(s == style or s == blank_of(style) for s in styles[last : i + 1]) if i - last <= GAP else False
-                )
-                if not fits and i == last and style[1] == "*" and blank_of(c) == style:
-                    fits, style = True, c  # blanks take the style of the text that follows
-                if fits:
-                    last = i + 1
-                    continue
-                new.append((style, y, x + begin, "".join(chars[begin:last])))
-            begin, last, style = i, i + 1, c
+                new.append((style, y, x + begin, "".join([char for char, _ in cells[begin:last]])))
+            begin, last, style, blank = i, i + 1, its, blank_of(its)
         if begin >= 0:
-            new.append((style, y, x + begin, "".join(chars[begin:last])))
+            new.append((style, y, x + begin, "".join([char for char, _ in cells[begin:last]])))
 
 
 class Frames:
@@ -288,6 +206,11 @@ class Frames:
     def forget(self) -> None:
         """See :meth:`Slim.forget`."""
         self.slim.forget()
+
+    @property
+    def open(self) -> bool:
+        """Whether a frame is not at its end."""
+        return self._frame is not None
 
     def feed(self, data: str) -> str:
         """What to send now; empty where nothing, or a frame is not at its end."""
@@ -316,6 +239,16 @@ def slim_driver(base: type[Driver], *, erase: bool = False) -> type[Driver]:
             out = self.frames.feed(data)
             if out:
                 super().write(out)
+
+        def show(self, spans: list[Span], cursor: str, in_frame: bool) -> bool:
+            """Write what is new of some spans, the cursor's move behind it; False where a frame is under way."""
+            frames = self.frames
+            if frames is None or frames.open:
+                return False
+            out = frames.slim.show(spans)
+            if out:
+                super().write(BEGIN + out + cursor + END if in_frame else out + cursor)
+            return True
 
         def forget(self) -> None:
             """See :meth:`Slim.forget`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -10,10 +10,13 @@ from rich.style import Style
 from textual.strip import Strip
 
 from wbtui.display import fit, safe_token_text
+from wbtui.tui.cells import PLAIN, Cell, letters
+from wbtui.tui.cells import Style as Shown
 from wbtui.tui.theme import Ink
 
 Span = tuple[str, str]
 Line = list[Span]
+Inked = Callable[[Style], Shown | None]
 LIT = ("picked", "cut")
 """Roles whose background shows: blanks after them are not theirs."""
 
@@ -108,25 +111,45 @@ def wrap(words: Iterable[str], width: int, role: str = "text", indent: str = "")
     return [cut(line, width) if width_of(line) > width else line for line in lines]
 
 
-def to_strip(line: Line, width: int, ink: Ink, base: Style | None = None) -> Strip:
-    """A line in a palette's ink, exactly ``width`` cells wide; ``base`` (the cursor's bar) lies under every role.
+def runs(line: Line, width: int) -> Line:
+    """A line of exactly ``width`` cells in as few pieces as its ink needs.
 
-    Neighbours of one role become one segment, and blanks join what stands before them: fewer bytes for a slow terminal.
+    Neighbours of one role become one piece, and blanks join what stands before them: fewer bytes for a slow terminal.
     """
-    segments: list[Segment] = []
+    out: Line = []
     text, role = "", ""
     for piece, its in cut(line, width):
         if its == role or (role and role not in LIT and not piece.strip(" ")):
             text += piece
         elif piece:
             if text:
-                segments.append(_segment(text, role, ink, base))
+                out.append((text, role))
             text, role = piece, its
     if text:
-        segments.append(_segment(text, role, ink, base))
-    return Strip(segments, width)
+        out.append((text, role))
+    return out
 
 
-def _segment(text: str, role: str, ink: Ink, base: Style | None) -> Segment:
+def to_strip(line: Line, width: int, ink: Ink, base: Style | None = None) -> Strip:
+    """A line in a palette's ink, exactly ``width`` cells wide; ``base`` (the cursor's bar) lies under every role."""
+    return Strip([Segment(text, _style(role, ink, base)) for text, role in runs(line, width)], width)
+
+
+def to_cells(line: Line, width: int, ink: Ink, base: Style | None, known: Inked) -> list[Cell] | None:
+    """The cells of what :func:`to_strip` makes; None where a character may be no cell, or two.
+
+    Args:
+        known: what a terminal makes of a style, as :mod:`wbtui.tui.cells` writes it; None where that cannot be told.
+    """
+    out: list[Cell] = []
+    for text, role in runs(line, width):
+        style = known(_style(role, ink, base))
+        if style is None or PLAIN.fullmatch(text) is None:
+            return None
+        out += map(letters(style).__getitem__, text)
+    return out
+
+
+def _style(role: str, ink: Ink, base: Style | None) -> Style:
     style = ink[role]
-    return Segment(text, style + base if base is not None else style)
+    return style + base if base is not None else style

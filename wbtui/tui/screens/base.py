@@ -78,7 +78,13 @@ class WbScreen(Screen[str]):
     def _on_timer_update(self) -> None:
         """Textual's turn to draw; it comes again until the line has carried what went before."""
         if self.wb.pace.open():
+            self.wb.direct.draw(self)  # what it leaves, or all, is drawn by Textual
             super()._on_timer_update()
+
+    def draw_now(self) -> None:
+        """Draw what has changed without waiting for Textual's turn, unless more keys wait or it is Textual's work."""
+        if not self.message_queue_size and not self.app.message_queue_size and self.wb.pace.open():
+            self.wb.direct.draw(self)
 
     @property
     def keys_context(self) -> str:

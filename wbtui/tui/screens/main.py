@@ -368,6 +368,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             old.cursor, old.marks, old.tokens, old.card_top, old.page, old.pin,
         ):  # fmt: skip
             self.draw_card_soon()
+        self.draw_now()
 
     def draw(self) -> None:
         """Everything."""
@@ -489,7 +490,8 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             if key not in self._ahead and state_of(opened.table, row) != "absent":
                 if len(self._ahead) >= 64:
                     self._ahead.clear()
-                self._ahead[key] = card_lines(opened.table, row, width, height, self._look(row))
+                self._ahead[key] = lines = card_lines(opened.table, row, width, height, self._look(row))
+                card.prepare(lines, self.wb.direct.style)
                 break
         else:
             likely = self.rows.order[max(0, view.top - step) : view.top + 2 * step + 1]

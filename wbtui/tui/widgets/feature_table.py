@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.style import Style
@@ -11,7 +11,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from wbtui.tui import state as st
-from wbtui.tui.draw.line import Line, to_strip
+from wbtui.tui.cells import Cell as Shown
+from wbtui.tui.draw.line import Inked, Line, to_cells, to_strip
 from wbtui.tui.draw.rows import GUTTER, Cell, header, layout, row_line
 from wbtui.tui.messages import HeaderClicked, RowClicked, TableScrolled
 from wbtui.tui.theme import Ink
@@ -19,6 +20,15 @@ from wbtui.tui.widgets.lines import Drawn
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
+
+
+class _Row(NamedTuple):
+    """What stands in a row: by which name it is remembered (None: not at all), words, the bar under them, edge."""
+
+    key: tuple[object, ...] | None
+    line: Line
+    base: Style | None
+    edge: tuple[str, str]
 
 
 class FeatureTableView(Drawn, can_focus=False):
@@ -37,6 +47,7 @@ class FeatureTableView(Drawn, can_focus=False):
         self._empty: list[Line] = []
         self._cache: dict[tuple[int, bool, bool], Line] = {}
         self._strips: dict[tuple[object, ...], Strip] = {}
+        self._shown: dict[tuple[object, ...] | None, list[Shown] | None] = {}
         self.divider = True
         self.painted = 0
         """Rows drawn so far (benchmarks and tests read it)."""
@@ -78,6 +89,7 @@ class FeatureTableView(Drawn, can_focus=False):
             self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
             self._cache.clear()
             self._strips.clear()
+            self._shown.clear()
         self._ranged = frozenset(st.ranged(view, rows).tolist()) if view.anchor is not None else frozenset()
         if self._drawn != (content, key) or view.anchor is not None or old_view is None:
             self._drawn = (content, key)
@@ -98,34 +110,50 @@ class FeatureTableView(Drawn, can_focus=False):
 
     def drawn(self, width: int, height: int) -> list[Strip]:
         """Header, rows, or the words that stand where no row is."""
-        view, table = self._view, self._table
-        ink = self.ink
-        edges = self._edges(height)
-        if view is None or table is None:
-            lines = [[], *self._empty][:height]
-            lines += [[]] * (height - len(lines))
-            return [self._inked(line, width, ink, None, edge) for line, edge in zip(lines, edges, strict=True)]
-        out = [self._inked(header(self._cells, view.sort, view.picker), width, ink, None, edges[0])][:height]
-        rows = self._rows.order[view.top : view.top + height - 1].tolist()
-        bar = ink["cursor" if view.focus == "table" else "cursor_off"]
-        for row, edge in zip(rows, edges[1:], strict=False):
-            cursor = row == view.cursor
-            base = bar if cursor else ink["range"] if row in self._ranged else None
-            key = (row, cursor, row in view.marks, id(base), edge, width, id(ink))
-            strip = self._strips.get(key)
+        ink, out = self.ink, []
+        for y in range(height):
+            row = self._row(y, width, height, ink)
+            strip = self._strips.get(row.key) if row.key is not None else None
             if strip is None:
-                self.painted += 1
-                line = self._line(table, row, cursor, row in view.marks)
-                strip = self._strips[key] = self._inked(line, width, ink, base, edge)
+                self.painted += row.key is not None
+                strip = to_strip(row.line, max(0, width - 1), ink, row.base)
+                strip = Strip.join([strip, to_strip([row.edge], 1, ink, None if self.divider else row.base)])
+                if row.key is not None:
+                    self._strips[row.key] = strip
             out.append(strip)
-        for y in range(len(out), height):
-            words = self._empty[y - 1] if not len(self._rows) and y - 1 < len(self._empty) else []
-            out.append(self._inked(words, width, ink, None, edges[y]))
         return out
 
-    def _inked(self, line: Line, width: int, ink: Ink, base: Style | None, edge: tuple[str, str]) -> Strip:
-        strip = to_strip(line, max(0, width - 1), ink, base)
-        return Strip.join([strip, to_strip([edge], 1, ink, None if self.divider else base)])
+    def cells_at(self, y: int, known: Inked) -> list[Shown] | None:
+        """The cells of a row."""
+        (width, height), ink = self.outer_size, self.ink
+        row = self._row(y, width, height, ink)
+        key = (row.key, known) if row.key is not None else None
+        if key in self._shown:
+            return self._shown[key]
+        cells = to_cells(row.line, max(0, width - 1), ink, row.base, known)
+        edge = to_cells([row.edge], 1, ink, None if self.divider else row.base, known)
+        both = cells + edge if cells is not None and edge is not None else None
+        if key is not None:
+            if len(self._shown) > 4 * height:
+                self._shown.clear()
+            self._shown[key] = both
+        return both
+
+    def _row(self, y: int, width: int, height: int, ink: Ink) -> _Row:
+        view, table, edge = self._view, self._table, self._edge(y, height)
+        if view is None or table is None:
+            return _Row(None, self._empty[y - 1] if 0 < y <= len(self._empty) else [], None, edge)
+        if y == 0:
+            return _Row(None, header(self._cells, view.sort, view.picker), None, edge)
+        at = view.top + y - 1
+        if at >= len(self._rows.order):
+            return _Row(None, self._empty[y - 1] if not len(self._rows) and y <= len(self._empty) else [], None, edge)
+        row = int(self._rows.order[at])
+        cursor, marked = row == view.cursor, row in view.marks
+        bar = ink["cursor" if view.focus == "table" else "cursor_off"]
+        base = bar if cursor else ink["range"] if row in self._ranged else None
+        key = (row, cursor, marked, id(base), edge, width, id(ink))
+        return _Row(key, self._line(table, row, cursor, marked), base, edge)
 
     def _line(self, table: FeatureTable, row: int, cursor: bool, marked: bool) -> Line:
         key = (row, cursor, marked)
@@ -134,21 +162,21 @@ class FeatureTableView(Drawn, can_focus=False):
             if len(self._cache) > 4096:
                 self._cache.clear()
                 self._strips.clear()
+                self._shown.clear()
             line = self._cache[key] = row_line(table, row, self._cells, cursor=cursor, marked=marked)
         return line
 
-    def _edges(self, height: int) -> list[tuple[str, str]]:
-        """``│`` for each line, thick where the rows in sight lie in the whole list."""
+    def _edge(self, y: int, height: int) -> tuple[str, str]:
+        """``│`` beside a row, thick where the rows in sight lie in the whole list."""
         if not self.divider:
-            return [(" ", "text")] * height
-        out = [("│", "rule")] * height
+            return " ", "text"
         count, shown = len(self._rows), max(1, height - 1)
-        if self._view is not None and count > shown:
+        if y and self._view is not None and count > shown:
             size = max(1, round(shown * shown / count))
             start = round(self._view.top / (count - shown) * (shown - size))
-            for y in range(start + 1, min(start + size + 1, height)):
-                out[y] = ("┃", "dim")
-        return out
+            if start < y <= start + size:
+                return "┃", "dim"
+        return "│", "rule"
 
     def prepare(self, rows: list[int], most: int) -> bool:
         """Make some of the lines that may be shown next; whether any was missing."""

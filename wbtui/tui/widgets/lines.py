@@ -8,7 +8,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wbtui.tui.draw.line import Line, to_strip
+from wbtui.tui.cells import Cell
+from wbtui.tui.draw.line import Inked, Line, to_cells, to_strip
 from wbtui.tui.theme import PALETTES, Ink
 
 
@@ -23,6 +24,10 @@ class Drawn(Widget):
 
     def drawn(self, width: int, height: int) -> list[Strip]:
         """The widget's lines, each ``width`` cells. What has not changed should be the same strip as before."""
+        raise NotImplementedError
+
+    def cells_at(self, y: int, known: Inked) -> list[Cell] | None:
+        """The cells of row ``y``, as they come of :meth:`drawn` (:func:`wbtui.tui.draw.line.to_cells`)."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
@@ -71,6 +76,9 @@ class Lines(Drawn):
         self._lines: list[Line] = []
         self._inked: dict[int, tuple[Line, Strip]] = {}
         self._inked_for: tuple[object, ...] = ()
+        self._shown: dict[int, tuple[Line, list[Cell] | None]] = {}
+        """By the number of a line, which is kept so that no other can have that number."""
+        self._shown_for: tuple[object, ...] = ()
 
     @property
     def lines(self) -> list[Line]:
@@ -108,5 +116,27 @@ class Lines(Drawn):
             out.append(found[1])
         return out
 
+    def cells_at(self, y: int, known: Inked) -> list[Cell] | None:
+        """The cells of a row in ink."""
+        return self._cells_of(self._lines[y] if y < len(self._lines) else _BLANK, known)
 
+    def _cells_of(self, line: Line, known: Inked) -> list[Cell] | None:
+        width, height = self.outer_size
+        ink = self.ink
+        state = (width, id(ink), known)
+        if self._shown_for != state or len(self._shown) > MOST * height:
+            self._shown_for, self._shown = state, {}
+        found = self._shown.get(id(line))
+        if found is None:
+            found = self._shown[id(line)] = (line, to_cells([*self.MARGIN, *line], width, ink, None, known))
+        return found[1]
+
+    def prepare(self, lines: list[Line], known: Inked) -> None:
+        """Make the cells of lines that may be drawn next."""
+        for line in lines[: self.outer_size.height]:
+            self._cells_of(line, known)
+
+
+MOST = 8
+"""Pictures whose cells are remembered."""
 _BLANK: Line = []

@@ -1,0 +1,178 @@
+"""Small changes go straight to the terminal: the lines of widgets that nothing covers, without Textual's compositor.
+
+A move of the cursor changes two rows and a card. Textual renders every widget in the rectangle around them, cuts all
+lines at all edges, writes them out as text, and :mod:`wbtui.tui.slim` reads that text again: six of the eight
+milliseconds that a key took. Here the changed lines of the changed widgets are compared as cells with what the terminal
+shows. What is drawn is what Textual would have drawn: the widgets' own ``render_lines``, at the places that its
+compositor gave them. Whatever is out of the ordinary is left to Textual: a layout that is due, a widget with children,
+scrolling, a widget that another one covers or that is clipped, a colour system that cannot be followed.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from rich.color import ColorSystem
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import ANSIToTruecolor, LineFilter, Monochrome, NoColor
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widgets import Input
+
+from wbtui.tui.cells import Style, cells_of
+from wbtui.tui.plain import Guard
+from wbtui.tui.slim import Span
+from wbtui.tui.widgets.lines import Drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rich.style import Style as RichStyle
+    from textual.screen import Screen
+    from textual.widget import Widget
+
+BY_STYLE = (Guard, ANSIToTruecolor, NoColor, Monochrome)
+"""Filters that leave harmless text as it is, and make the same of a style whatever its text."""
+GROUNDS = (Color(0, 0, 0), Color(255, 255, 255))
+"""Backgrounds on which a style is tried: what comes out is known only where it is the same."""
+KEPT = 512
+"""Styles that are remembered."""
+Places = dict["Widget", Region]
+
+
+class Direct:
+    """Draws on one terminal, through a driver that has ``show`` (:func:`wbtui.tui.slim.slim_driver`)."""
+
+    def __init__(self) -> None:
+        self._styles: dict[RichStyle, Style | None] = {}
+        self._system = ColorSystem.TRUECOLOR
+        self._filters: list[LineFilter] = []
+        self._by_style = True
+        self._map: object = None
+        self._places: Places = {}
+        self.drawn = 0
+        """Frames drawn here (tests and benchmarks read it)."""
+
+    def draw(self, screen: Screen[Any]) -> bool:
+        """Draw what has changed on a screen; False, and nothing is touched, where that is Textual's work."""
+        app = screen.app
+        show = getattr(app._driver, "show", None)
+        compositor = screen._compositor
+        if (
+            show is None or app.screen is not screen or app._batch_count or app.is_inline or app._closed
+            or not app._running or compositor._dirty_regions or screen._repaint_required
+        ):  # fmt: skip
+            return False
+        if _unusual(screen):
+            return False
+        visible = compositor.visible_widgets
+        dirty: list[Widget] = []
+        for widget in visible:
+            if widget._layout_required or widget._scroll_required or widget._recompose_required:
+                return False
+            if widget._repaint_required or widget in screen._dirty_widgets:
+                dirty.append(widget)
+        if len(screen._dirty_widgets.difference(dirty)):
+            return False
+        if self._map is not visible:
+            self._map, self._places = visible, uncovered(visible)
+        if not all(widget in self._places and not _unusual(widget) for widget in dirty):
+            return False
+        self._use(app.console._color_system or ColorSystem.TRUECOLOR, list(app.get_line_filters()))
+        spans: list[Span] = []
+        for widget in dirty:
+            place = self._places[widget]
+            if place.size != widget.outer_size or not self._take(widget, place, widget._repaint_regions, spans):
+                return False
+        spans.sort(key=itemgetter(0, 1))
+        cursor_x, cursor_y = screen.outer_size.clamp_offset(app.cursor_position)
+        if not show(spans, f"\x1b[{cursor_y + 1};{cursor_x + 1}H", app._sync_available):
+            return False
+        for widget in dirty:
+            widget._exchange_repaint_regions()
+            widget._repaint_required = False
+        screen._dirty_widgets.clear()
+        app._previous_cursor_position = screen.outer_size.clamp_offset(app.cursor_position)
+        app.post_display_hook()
+        app._update_mouse_over(screen)
+        self.drawn += 1
+        return True
+
+    def _use(self, system: ColorSystem, filters: list[LineFilter]) -> None:
+        if system is not self._system or filters != self._filters:
+            self._system, self._filters = system, filters
+            self._by_style = all(type(each) in BY_STYLE for each in filters)
+            self._styles.clear()
+
+    def _take(self, widget: Widget, place: Region, regions: Collection[Region], spans: list[Span]) -> bool:
+        """The cells of a widget's changed lines; False where one cannot be told."""
+        rows: dict[int, list[tuple[int, int]]] = {}
+        for region in regions:
+            x, y, width, height = region.intersection(place.reset_offset)
+            for row in range(y, y + height):
+                rows.setdefault(row, []).append((x, x + width))
+        strips: list[Strip] = []
+        for row, ranges in rows.items():
+            x, end = min(ranges)[0], max(b for _, b in ranges)
+            if isinstance(widget, Drawn) and self._by_style and (x, end) == (0, place.width):
+                cells = widget.cells_at(row, self.style)
+                if cells is not None:
+                    spans.append((place.y + row, place.x, cells, cells))
+                    continue
+            strips = strips or widget.render_lines(place.reset_offset)
+            strip = strips[row] if (x, end) == (0, place.width) else strips[row].crop(x, end)
+            text = strip_text(strip, self._system)
+            found = cells_of(text)
+            if found is None:
+                return False
+            spans.append((place.y + row, place.x + x, text, found[0] if found[1] else None))
+        return True
+
+    def style(self, rich: RichStyle) -> Style | None:
+        """What the terminal makes of a style, through the app's filters; None where that cannot be told of the style
+        alone, or is more than cells show (links)."""
+        if rich not in self._styles:
+            if len(self._styles) >= KEPT:
+                self._styles.clear()
+            self._styles[rich] = self._told(rich)
+        return self._styles[rich]
+
+    def _told(self, rich: RichStyle) -> Style | None:
+        made = set()
+        for ground in GROUNDS:
+            segments = [Segment("x", rich)]
+            for each in self._filters:
+                segments = each.apply(segments, ground)
+            made.add(strip_text(Strip(segments), self._system))
+        found = cells_of(made.pop())
+        return found[0][0][1] if not made and found is not None else None
+
+
+def strip_text(strip: Strip, system: ColorSystem) -> str:
+    """A strip as Textual writes it out."""
+    return "".join(
+        text if style is None else Strip.render_style(style, text, color_system=system)
+        for text, style, _ in strip._segments
+    )
+
+
+def _unusual(widget: Widget) -> bool:
+    return widget._layout_required or widget._scroll_required or widget._recompose_required
+
+
+def uncovered(visible: dict[Widget, tuple[Region, Region]]) -> Places:
+    """Where widgets stand that draw all of their place and that nothing covers: lines of ours, and entries.
+
+    Args:
+        visible: region and clip of every widget, front to back.
+    """
+    out: Places = {}
+    before: list[Region] = []
+    for widget, (region, clip) in visible.items():
+        whole = clip.contains_region(region) and not any(region.overlaps(other) for other in before)
+        if whole and isinstance(widget, (Drawn, Input)) and not widget._nodes:
+            out[widget] = region
+        before.append(region)
+    return out
