@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from wbtui.analysis.match import Dictionary, Progressing, assignment, mutual, random_rows
+from wbtui.analysis.assignment import assignment
+from wbtui.analysis.match import Dictionary, Progressing, mutual, random_rows
 from wbtui.errors import Cancelled
 
 
@@ -58,6 +59,35 @@ def test_equals_the_dense_reference(centre: bool, tile: int, block: int) -> None
         assert found[f"{name}.id"][good].tolist() == cosines.argmax(1)[good].tolist()
 
 
+@pytest.mark.parametrize(("tile", "block"), [(64, 64), (72, 200), (1024, 16384)])
+@pytest.mark.parametrize("shape", [(150, 230), (70, 63), (129, 1000)])
+def test_of_equal_cosines_the_smallest_number_wins(tile: int, block: int, shape: tuple[int, int]) -> None:
+    """Rows of +-1/4 at width 16: every cosine is an exact multiple of 1/8, and most of the largest are shared."""
+    rng = np.random.default_rng(3)
+    a, b = (rng.choice([-1.0, 1.0], (n, 16)) for n in shape)
+    found = mutual(dictionary(a), dictionary(b), n_null=0, seed=0, tile=tile, block=block)
+    cosines = a @ b.T / 16
+    assert (np.sort(cosines, 1)[:, -1] == np.sort(cosines, 1)[:, -2]).mean() > 0.3
+    assert found["a.id"].tolist() == cosines.argmax(1).tolist()
+    assert found["b.id"].tolist() == cosines.argmax(0).tolist()
+    assert found["a.cos"].tolist() == cosines.max(1).tolist()
+    assert found["b.cos"].tolist() == cosines.max(0).tolist()
+
+
+def test_numbers_do_not_depend_on_threads() -> None:
+    a, b = random(2000, 64, 20), random(3000, 64, 21)
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        try:
+            found.append(mutual(dictionary(a), dictionary(b), n_null=64, seed=0))
+        finally:
+            torch.set_num_threads(threads)
+    for name, values in found[0].items():
+        assert np.array_equal(values, found[1][name]), name
+
+
 def test_itself_permuted_and_rescaled_is_wholly_mutual_at_cosine_one() -> None:
     a = random(700, 64, 3)
     rng = np.random.default_rng(4)
@@ -95,6 +125,23 @@ def test_random_rows_have_the_covariance_that_they_name() -> None:
     assert (rows[:6000] ** 2).mean(0) == pytest.approx(np.full(12, 1 / 12), rel=0.08)
 
 
+def test_directions_made_of_parts_of_a_wide_dictionary_have_the_covariance_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows 0, 3, 6 … lie along other axes than rows 1, 4, 7 …: each direction sees a third of them, all see all."""
+    monkeypatch.setattr("wbtui.analysis.match.DRAWN", 300)
+    a, b = random(999, 12, 7), random(500, 12, 8)
+    for part in range(3):
+        a[part::3] *= np.where(np.arange(12) // 4 == part, 3.0, 0.3)
+    rows = (
+        random_rows(dictionary(a), dictionary(b), 3000, 0, torch.device("cpu"), block=128).double().numpy()[3000:6000]
+    )
+    units = a / np.linalg.norm(a, axis=1, keepdims=True)
+    assert (rows**2).mean(0) == pytest.approx((units**2).mean(0), rel=0.12)
+    for part in range(3):  # each third has its own part's
+        assert (rows[part::3] ** 2).mean(0) == pytest.approx((units[part::3] ** 2).mean(0), rel=0.2, abs=0.02)
+
+
 def test_a_stopped_pass_goes_on_where_it_was_and_finds_the_same() -> None:
     a, b = dictionary(random(300, 16, 9)), dictionary(random(200, 16, 10))
     options = {"n_null": 32, "seed": 2, "tile": 32, "block": 64}
@@ -104,7 +151,7 @@ def test_a_stopped_pass_goes_on_where_it_was_and_finds_the_same() -> None:
     def stop() -> bool:
         nonlocal calls
         calls += 1
-        return calls % 17 == 0
+        return calls % 37 == 0
 
     for _ in range(100):
         try:

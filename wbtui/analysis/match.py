@@ -3,13 +3,15 @@
 For unit decoder rows ``a_i`` and ``b_j`` the product ``a_i . b_j`` is made tile by tile; of each tile only the largest
 of its rows and of its columns are kept, so that one product serves both directions (methods 2.2). Beside them, the same
 for random directions: how near does a direction that belongs to neither come? Two kinds: isotropic, and with the
-covariance of the dictionary that it stands in for (``z W`` with Gaussian ``z`` has exactly that covariance).
+covariance of the dictionary that it stands in for (``z W`` with Gaussian ``z`` has exactly that covariance; from
+wide dictionaries each takes a part of the rows, and all parts are taken equally often).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +19,27 @@ from torch import Tensor
 
 from wbtui.analysis import nulls
 from wbtui.analysis.neighbours import unit_rows
-from wbtui.analysis.streaming import Stop, TileBuffer, padded, poll, slices
+from wbtui.analysis.pool import spread
+from wbtui.analysis.streaming import Stop, TileBuffer, own_buffer, poll, slices
 
-TILE = 512
+TILE = 1024
 WIDTH = 2048
-"""A tile's product of 512 × 2,048 numbers is 4 MB: it is reduced while it is still in the cache."""
+"""A tile's product of 1,024 × 2,048 numbers is 8 MB, reduced while it is still in the cache; larger ones are no faster
+to multiply, and take longer to stop."""
+GROUP = 64
+"""Rows or columns of a tile that share a maximum: the number of the largest is looked for in one group only."""
+DRAWN = 4096
+"""Rows at least that a random direction with a dictionary's covariance is made of."""
+SLICE = 512
+"""Of the width, where random directions are made: what is done between two looks at the stop flag."""
+PIECE = 256
+"""Rows that are read and brought to length one together, in a core's cache."""
 BLOCK = 16_384
 """Rows of the second dictionary that are held at once."""
 KINDS = ("isotropic", "decoder_cov")
 
+T = TypeVar("T")
+R = TypeVar("R")
 RowsOf = Callable[[int, int], Tensor]
 """Rows ``[start, stop)`` of a dictionary in the residual stream."""
 
@@ -45,26 +59,37 @@ class Dictionary:
     _gone: Tensor | None = field(default=None, repr=False)
     _made: Tensor | None = field(default=None, repr=False)
 
-    def unit(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Unit rows ``[stop - start, D]`` fp32 and which have no direction."""
-        here = slice(start, stop)
-        if self._unit is not None and self._gone is not None and self._made is not None:
-            if not bool(self._made[here].all()):
-                self._unit[here], self._gone[here] = self._read(start, stop, device)
-                self._made[here] = True
-            return self._unit[here], self._gone[here]
-        found = self._read(start, stop, device)
-        dim = found[0].shape[1]
-        if self.n * dim * 4 <= KEEP_BYTES:
+    def unit(self, start: int, stop: int, device: torch.device, flag: Stop | None = None) -> tuple[Tensor, Tensor]:
+        """Unit rows ``[stop - start, D]`` fp32 and which have no direction.
+
+        Raises:
+            Cancelled: the stop flag went up.
+        """
+        if self._unit is None or self._gone is None or self._made is None:
+            dim = self.rows(0, min(1, self.n)).shape[1]
+            if self.n * dim * 4 > KEEP_BYTES:
+                unit = torch.empty((stop - start, dim), device=device)
+                gone = torch.empty(stop - start, dtype=torch.bool, device=device)
+                self._fill(start, stop, unit, gone, flag)
+                return unit, gone
             self._unit = torch.empty((self.n, dim), device=device)
             self._gone = torch.empty(self.n, dtype=torch.bool, device=device)
             self._made = torch.zeros(self.n, dtype=torch.bool)
-            self._unit[here], self._gone[here] = found
+        here = slice(start, stop)
+        if not bool(self._made[here].all()):
+            self._fill(start, stop, self._unit[here], self._gone[here], flag)
             self._made[here] = True
-        return found
+        return self._unit[here], self._gone[here]
 
-    def _read(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        return unit_rows(self.rows(start, stop).to(device), centre=self.centre)
+    def _fill(self, start: int, stop: int, unit: Tensor, gone: Tensor, flag: Stop | None) -> None:
+        def piece(at: int) -> None:
+            poll(flag)
+            end = min(stop, at + PIECE)
+            inside = slice(at - start, end - start)
+            rows = self.rows(at, end).to(unit.device)
+            gone[inside] = unit_rows(rows, centre=self.centre, out=unit[inside])[1]
+
+        _share(piece, range(start, stop, PIECE), unit)
 
 
 @dataclass
@@ -84,13 +109,23 @@ def _running(state: Progressing, name: str, n: int, device: torch.device) -> tup
     return state.values[f"{name}.cos"], state.values[f"{name}.id"]
 
 
-def _better(best: Tensor, ids: Tensor, found: Tensor, tile: Tensor, dim: int, first: int) -> None:
-    """Take what a tile has better: numbers are looked for only where something improved. Equal ones: the smallest."""
-    where = (found > best).nonzero().flatten()
+def _better(best: Tensor, ids: Tensor, tile: Tensor, dim: int, first: int) -> None:
+    """Take what a tile has better: of rows (``dim`` 1) or of columns (0). Equal ones: the smallest number.
+
+    Numbers are looked for only where something improved, and there in the one group that holds the largest: to carry
+    them along costs several times the maximum alone. A tile is cut at multiples of ``GROUP``, with -inf behind its end.
+    """
+    groups = tile.unflatten(dim, (-1, GROUP))
+    peaks = groups.amax(dim + 1)
+    values = peaks.amax(dim)
+    n = len(best)
+    where = (values[:n] > best).nonzero().flatten()
     if len(where):
-        best[where] = found[where]
-        # max is faster than argmax, and says the first of equal ones too
-        ids[where] = tile.index_select(1 - dim, where).max(dim=dim).indices + first
+        # max says the first of equal ones too
+        group = peaks.index_select(1 - dim, where).max(dim).indices
+        inside = groups[where, group] if dim == 1 else groups[group, :, where]
+        best[where] = values[where]
+        ids[where] = group * GROUP + inside.max(1).indices + first
 
 
 def mutual(
@@ -112,7 +147,7 @@ def mutual(
         a, b: the dictionaries.
         n_null: random directions of each kind for each side; 0: none.
         seed: of the random directions.
-        tile: rows of ``a`` at once.
+        tile: rows of ``a`` at once; its slices are shared out among threads, and the numbers do not depend on them.
         block: rows of ``b`` held at once.
         stop: polled between slices of a product.
         progress: told the share done.
@@ -139,28 +174,19 @@ def mutual(
             state.values[f"null.{side}"] = torch.full((2 * n_null,), -torch.inf, device=device)
     for number in range(state.done // max(tiles, 1), blocks):
         b0, b1 = number * block, min(b.n, (number + 1) * block)
-        others, gone_b = b.unit(b0, b1, device)
+        others, gone_b = b.unit(b0, b1, device, stop)
         if n_null and state.done == number * tiles:
             _nearest_only(state.values["random"][: 2 * n_null], others, gone_b, state.values["null.a"], buffer, stop)
         for at in range(state.done % tiles, tiles):
             a0, a1 = at * tile, min(a.n, (at + 1) * tile)
-            rows, gone_a = a.unit(a0, a1, device)
-            part = buffer.get("rows", padded(a1 - a0), rows.shape[1])
-            part[: a1 - a0] = rows
-            part[a1 - a0 :] = 0.0
-            # a tile that is stopped half way leaves no trace: its numbers would be found again, and equal
-            for low, high in slices(b1 - b0, WIDTH):
-                poll(stop)
-                scores = buffer.get("cosines", len(part), high - low)
-                torch.mm(part, others[low:high].T, out=scores)
-                scores = scores[: a1 - a0]
-                if bool(gone_a.any()):
-                    scores[gone_a] = -torch.inf
-                if bool(gone_b[low:high].any()):
-                    scores[:, gone_b[low:high]] = -torch.inf
-                _better(best_a[a0:a1], id_a[a0:a1], scores.amax(1), scores, 1, b0 + low)
-                inside = slice(b0 + low, b0 + high)
-                _better(best_b[inside], id_b[inside], scores.amax(0), scores, 0, a0)
+            rows, gone_a = a.unit(a0, a1, device, stop)
+            part = rows
+            if len(rows) % GROUP:
+                part = buffer.get("rows", _cut(len(rows)), rows.shape[1])
+                part[: len(rows)] = rows
+                part[len(rows) :] = 0.0
+            mine, theirs = (best_a[a0:a1], id_a[a0:a1]), (best_b[b0:b1], id_b[b0:b1])
+            _tile(part, others, (gone_a, gone_b), mine, theirs, (a0, b0), buffer, stop)
             if n_null and number == 0:
                 _nearest_only(state.values["random"][2 * n_null :], rows, gone_a, state.values["null.b"], buffer, stop)
             state.done += 1
@@ -179,105 +205,110 @@ def mutual(
     return out
 
 
+def _tile(
+    part: Tensor,
+    others: Tensor,
+    gone: tuple[Tensor, Tensor],
+    mine: tuple[Tensor, Tensor],
+    theirs: tuple[Tensor, Tensor],
+    first: tuple[int, int],
+    buffer: TileBuffer,
+    stop: Stop | None,
+) -> None:
+    """One tile of the first dictionary against a block of the second, into what was best before.
+
+    A tile that is stopped half way leaves no trace: its numbers would be found again, and equal.
+    """
+    n, absent = len(gone[0]), bool(gone[0].any())
+
+    def one(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        poll(stop)
+        here, width = slice(*bounds), bounds[1] - bounds[0]
+        scores = _scratch(buffer).get("cosines", len(part), _cut(width))
+        torch.mm(part, others[here].T, out=scores[:, :width])
+        scores[n:] = -torch.inf
+        scores[:, width:] = -torch.inf
+        if absent:
+            scores[:n][gone[0]] = -torch.inf
+        if bool(gone[1][here].any()):
+            scores[:, :width][:, gone[1][here]] = -torch.inf
+        _better(theirs[0][here], theirs[1][here], scores, 0, first[0])
+        found = mine[0].clone(), mine[1].clone()
+        _better(*found, scores, 1, first[1] + bounds[0])
+        return found
+
+    for values, ids in _share(one, slices(len(others), WIDTH), part, others):
+        better = values > mine[0]  # in order: of equal ones the smallest number
+        mine[0][better], mine[1][better] = values[better], ids[better]
+
+
+def _cut(n: int) -> int:
+    """The next multiple of ``GROUP``, which is one of ``TILE_STEP`` too: a product's digits then do not depend on n."""
+    return -(-n // GROUP) * GROUP
+
+
+def _scratch(buffer: TileBuffer) -> TileBuffer:
+    """A thread's own scratch; on a GPU there is one thread."""
+    return own_buffer() if buffer.device.type == "cpu" else buffer
+
+
+def _share(work: Callable[[T], R], items: Sequence[T], *sizes: Tensor) -> list[R]:
+    """The pieces shared out among threads; on a GPU one after another."""
+    if sizes[0].device.type != "cpu":
+        return [work(item) for item in items]
+    return spread(work, items, sum(size.numel() for size in sizes))
+
+
 def _nearest_only(
     random: Tensor, rows: Tensor, gone: Tensor, best: Tensor, buffer: TileBuffer, stop: Stop | None
 ) -> None:
     """Best cosines of random directions with some rows, into ``best``."""
-    for low, high in slices(len(rows), WIDTH):
+
+    def one(bounds: tuple[int, int]) -> Tensor:
         poll(stop)
-        scores = buffer.get("cosines", len(random), high - low)
-        torch.mm(random, rows[low:high].T, out=scores)
-        if bool(gone[low:high].any()):
-            scores[:, gone[low:high]] = -torch.inf
-        torch.maximum(best, scores.amax(1), out=best)
+        here = slice(*bounds)
+        scores = _scratch(buffer).get("cosines", len(random), bounds[1] - bounds[0])
+        torch.mm(random, rows[here].T, out=scores)
+        if bool(gone[here].any()):
+            scores[:, gone[here]] = -torch.inf
+        return scores.amax(1)
+
+    for found in _share(one, slices(len(rows), WIDTH), random, rows):
+        torch.maximum(best, found, out=best)
 
 
 def random_rows(
     a: Dictionary, b: Dictionary, n: int, seed: int, device: torch.device, block: int = BLOCK, stop: Stop | None = None
 ) -> Tensor:
-    """Unit directions ``[4 n, D]`` fp32: isotropic and with ``a``'s covariance, then isotropic and with ``b``'s."""
+    """Unit directions ``[4 n, D]`` fp32: isotropic and with ``a``'s covariance, then isotropic and with ``b``'s.
+
+    A wide dictionary's are each made of every G-th row (at least ``DRAWN`` of them), as many from the first as from the
+    second and so on: together they have the covariance of all rows.
+    """
     parts: list[Tensor] = []
     for side, dictionary in enumerate((a, b)):
-        with_covariance: Tensor | None = None
-        for start in range(0, dictionary.n, block):
-            poll(stop)
-            rows, _ = dictionary.unit(start, min(dictionary.n, start + block), device)
-            draw = torch.Generator().manual_seed((seed * 2 + side) * 1_000_003 + start)
-            z = torch.randn((n, len(rows)), generator=draw).to(device)
-            with_covariance = z @ rows if with_covariance is None else with_covariance.addmm_(z, rows)
         dim = dictionary.rows(0, min(1, dictionary.n)).shape[1]
         isotropic = nulls.directions("isotropic", n, seed * 2 + side, d_model=dim).to(device)
-        covariant = with_covariance if with_covariance is not None else torch.zeros_like(isotropic)
+        covariant = torch.zeros_like(isotropic)
+        groups = max(1, min(dictionary.n // DRAWN, n))
+        for start in range(0, dictionary.n, block):
+            rows, _ = dictionary.unit(start, min(dictionary.n, start + block), device, stop)
+            draw = torch.Generator().manual_seed((seed * 2 + side) * 1_000_003 + start)
+            for group in range(groups):
+                poll(stop)
+                mine, some = covariant[group::groups], rows[(group - start) % groups :: groups]
+                z = torch.randn((len(mine), len(some)), generator=draw).to(device)
+                _add_product(mine, z, some, stop)
         parts += [unit_rows(x, centre=dictionary.centre)[0] for x in (isotropic, covariant)]
     return torch.cat(parts)
 
 
-def assignment(
-    a: Dictionary,
-    b: Dictionary,
-    *,
-    device: torch.device | str = "cpu",
-    stop: Stop | None = None,
-    beat: Callable[[], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """The one-to-one pairing of largest total cosine (linear sum assignment, by scipy).
+def _add_product(total: Tensor, z: Tensor, rows: Tensor, stop: Stop | None) -> None:
+    """``total += z @ rows`` in slices of the width."""
 
-    The one place where all cosines are held at once, 8 bytes each: at most 16,384 rows a side (2 GB).
-
-    Args:
-        a, b: the dictionaries.
-        stop: polled while the cosines are made and while scipy works, whose thread is then left to end by itself.
-        beat: called a few times a second meanwhile.
-
-    Returns:
-        ``assign.id`` int32 and ``assign.cos`` ``[a.n]``: the partner of each row of ``a``, -1 and NaN without one.
-
-    Raises:
-        Cancelled: the stop flag went up.
-    """
-    import threading
-
-    from scipy.optimize import linear_sum_assignment
-
-    device = torch.device(device)
-    swap = a.n > b.n  # scipy copies a matrix that is higher than wide
-    first, second = (b, a) if swap else (a, b)
-    cost = np.empty((first.n, second.n))
-    columns, gone_columns = second.unit(0, second.n, device)
-    for start in range(0, first.n, TILE):
+    def one(bounds: tuple[int, int]) -> None:
         poll(stop)
-        rows, gone = first.unit(start, min(first.n, start + TILE), device)
-        scores = rows @ columns.T
-        scores[gone] = 0.0
-        scores[:, gone_columns] = 0.0
-        cost[start : start + len(rows)] = -scores.cpu().numpy()
-    answer: list[tuple[np.ndarray, np.ndarray]] = []
-    failure: list[BaseException] = []
+        here = slice(*bounds)
+        total[:, here] += z @ rows[:, here]
 
-    def work() -> None:
-        try:
-            answer.append(linear_sum_assignment(cost))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        poll(stop)
-        if beat is not None:
-            beat()
-        thread.join(0.1)
-    if failure:
-        raise failure[0]
-    x, y = answer[0]
-    cosines = -cost[x, y]
-    left, right = (y, x) if swap else (x, y)
-    ids = np.full(a.n, -1, dtype=np.int32)
-    found = np.full(a.n, np.nan, dtype=np.float32)
-    ids[left], found[left] = right, np.clip(cosines, -1, 1)
-    absent = np.zeros(a.n, dtype=bool)
-    for start in range(0, a.n, TILE):
-        absent[start : start + TILE] = a.unit(start, min(a.n, start + TILE), device)[1].cpu().numpy()
-    absent |= (ids >= 0) & (gone_columns if not swap else b.unit(0, b.n, device)[1]).cpu().numpy()[ids]
-    ids[absent], found[absent] = -1, np.nan
-    return {"assign.id": ids, "assign.cos": found}
+    _share(one, slices(total.shape[1], SLICE), z, rows)

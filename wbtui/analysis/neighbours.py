@@ -18,12 +18,13 @@ NOTHING_LEFT = 1e-6
 """Share of a row's length below which, once centred, it counts as zero: rounding is all that is left of it."""
 
 
-def unit_rows(rows: Tensor, *, centre: bool) -> tuple[Tensor, Tensor]:
+def unit_rows(rows: Tensor, *, centre: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Rows of length one.
 
     Args:
         rows: ``[n, D]`` directions in the residual stream.
         centre: take the mean over the width out first (LayerNorm models).
+        out: where to write them, ``[n, D]`` fp32.
 
     Returns:
         ``[n, D]`` fp32, zero where a row has no direction; and bool ``[n]``, where it has none: not finite, zero, or
@@ -34,7 +35,7 @@ def unit_rows(rows: Tensor, *, centre: bool) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         plain = (length > 1e-30) & (length < 1e30)
         if bool(plain.all()):
-            return rows * (1.0 / length).float()[:, None], ~plain
+            return torch.mul(rows, (1.0 / length).float()[:, None], out=out), ~plain
     x = rows.double()
     before = torch.linalg.vector_norm(x, dim=1)
     if centre:
@@ -42,7 +43,7 @@ def unit_rows(rows: Tensor, *, centre: bool) -> tuple[Tensor, Tensor]:
     length = torch.linalg.vector_norm(x, dim=1)
     good = torch.isfinite(length) & (length > before * NOTHING_LEFT)
     unit = torch.where(good[:, None], x / length[:, None], 0.0)
-    return unit.float(), ~good
+    return unit.float() if out is None else out.copy_(unit), ~good
 
 
 def nearest(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbtui.analysis.match import TILE, Dictionary, Progressing, assignment, mutual
+from wbtui.analysis.assignment import assignment
+from wbtui.analysis.match import TILE, Dictionary, Progressing, mutual
 from wbtui.analysis.streaming import Stop
 from wbtui.catalog.saes import SaeInfo
 from wbtui.definitions import match_from_json
