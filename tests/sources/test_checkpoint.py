@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures import MODEL_TYPES, tiny_model
 from wbtui.errors import WeightsError
+from wbtui.sources import raw
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.mapped import mapped
 from wbtui.sources.model import input_map, output_map
@@ -51,9 +52,8 @@ def test_nothing_is_read_before_it_is_used(tmp_path: Path, monkeypatch: pytest.M
     """Opening a checkpoint maps no tensor; asking for both ends maps those alone."""
     folder = tiny_model(tmp_path, "llama", sharded=True)
     mapped_names: list[str] = []
-    monkeypatch.setattr(
-        "wbtui.sources.checkpoint.mapped", lambda path, entry: mapped_names.append(entry.name) or mapped(path, entry)
-    )
+    memory = raw.memory
+    monkeypatch.setattr(raw, "memory", lambda path, entry: mapped_names.append(entry.name) or memory(path, entry))
     ckpt = Checkpoint(folder)
     assert mapped_names == []
     output_map(ckpt)

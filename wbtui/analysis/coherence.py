@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
-from torch import Tensor
+
+from wbtui.analysis.either import Array, double, lengths, namespace
 
 _ELEMENTS = 1 << 20
 """fp64 elements of gathered token rows held at once."""
@@ -71,11 +71,11 @@ def levenshtein(ids: np.ndarray, norms: np.ndarray | Strings) -> np.ndarray:
     return np.asarray(scores.reshape(n, -1).mean(1), dtype=np.float64)
 
 
-def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor, flatten: bool = False) -> Tensor:
+def mean_cosine(rows: Array, positions: Array, centre: Array, flatten: bool = False) -> Array:
     """Mean pairwise cosine of each list's token rows, centred. A zero row has cosine 0 with everything.
 
     Args:
-        rows: ``[V, D]``, any float dtype.
+        rows: ``[V, D]``, any float dtype; or what gives rows for positions (:class:`wbtui.analysis.lone.Matrix`).
         positions: ``[n, k]`` rows of each list.
         centre: ``[D]`` fp64, subtracted from every row.
         flatten: take the all-ones component out of every row (``P``), which no LayerNorm reader sees.
@@ -84,32 +84,33 @@ def mean_cosine(rows: Tensor, positions: Tensor, centre: Tensor, flatten: bool =
         fp64 ``[n]``; NaN where ``k < 2``.
     """
     n, k = positions.shape
-    out = torch.full((n,), float("nan"), dtype=torch.float64, device=rows.device)
+    xp = namespace(centre)
+    out = xp.full_like(positions[:, 0], float("nan"), dtype=xp.float64)
     if k < 2:
         return out
     step = max(1, _ELEMENTS // (k * rows.shape[1]))
     for a in range(0, n, step):
-        unit = _seen(rows[positions[a : a + step]].double() - centre, flatten)
-        norm = torch.linalg.vector_norm(unit, dim=2, keepdim=True)
-        unit /= torch.where(norm > 0, norm, 1.0)
-        own = (norm[:, :, 0] > 0).double().sum(1)
-        out[a : a + step] = (unit.sum(1).square().sum(1) - own) / (k * (k - 1))
+        unit = _seen(double(rows[positions[a : a + step]]) - centre, flatten)
+        norm = lengths(unit, axis=2, keep=True)
+        unit /= xp.where(norm > 0, norm, 1.0)
+        own = double(norm[:, :, 0] > 0).sum(1)
+        out[a : a + step] = ((unit.sum(1) ** 2).sum(1) - own) / (k * (k - 1))
     return out
 
 
-def _seen(rows: Tensor, flatten: bool) -> Tensor:
-    return rows - rows.mean(-1, keepdim=True) if flatten else rows
+def _seen(rows: Array, flatten: bool) -> Array:
+    return rows - rows.mean(-1)[..., None] if flatten else rows
 
 
-def centred_norms(rows: Tensor, positions: Tensor, centre: Tensor, flatten: bool = False) -> Tensor:
+def centred_norms(rows: Array, positions: Array, centre: Array, flatten: bool = False) -> Array:
     """``|rows[p] - centre|`` for each position, or of its part in ``P``: fp64, the shape of ``positions``."""
-    flat = positions.flatten()
-    out = torch.empty(len(flat), dtype=torch.float64, device=rows.device)
+    flat = positions.reshape(-1)
+    xp = namespace(centre)
+    out = xp.empty_like(flat, dtype=xp.float64)
     step = max(1, _ELEMENTS // rows.shape[1])
     for a in range(0, len(flat), step):
-        seen = _seen(rows[flat[a : a + step]].double() - centre, flatten)
-        out[a : a + step] = torch.linalg.vector_norm(seen, dim=1)
-    return out.view(positions.shape)
+        out[a : a + step] = lengths(_seen(double(rows[flat[a : a + step]]) - centre, flatten))
+    return out.reshape(positions.shape)
 
 
 def distinct_words(ids: np.ndarray, word: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ class TokenTable:
     Attributes:
         rows: ``[V, D]`` in the order of ``ids``, fp32 or (where the product is taken in it) bf16 or fp16; or (lazy) the
             given tensor in its own order and dtype.
-        ids: ``[V]`` int64: token id of each column of a tile, kept ones first.
+        ids: ``[V]`` int64: token id of each column of a tile, kept ones first; ``token_ids``: the same in numpy.
         n_kept: how many columns are kept, V'.
         lazy: rows are in token order and promoted slice by slice; columns are put in order after the product.
         scale: factor on every score (the embedding multiplier).
@@ -61,6 +61,7 @@ class TokenTable:
 
     rows: Tensor
     ids: Tensor
+    token_ids: np.ndarray
     n_kept: int
     lazy: bool
     scale: float
@@ -216,6 +217,7 @@ def prepare_side(
     table = TokenTable(
         rows=rows,
         ids=ids.to(target),
+        token_ids=ids.numpy(),
         n_kept=n_kept,
         lazy=lazy,
         scale=float(scale),

@@ -15,17 +15,17 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from wbtui.analysis.either import Stop as Stop
+from wbtui.analysis.either import poll as poll
 from wbtui.analysis.pool import spread
+from wbtui.analysis.reduce import moments_of
 from wbtui.definitions import TILE_STEP
-from wbtui.errors import Cancelled
-
-Stop = Callable[[], bool]
 
 TILE = 128
 SLICE = 4096
@@ -38,12 +38,6 @@ LONE_ELEMENTS = 1 << 17
 CHUNK = 2048
 CHUNK_DEVICE = 65_536
 """Columns in a chunk: on a CPU two scratches of 128 rows stay in the core's cache; a GPU wants few, large kernels."""
-
-
-def poll(stop: Stop | None) -> None:
-    """Raise :class:`~wbtui.errors.Cancelled` when the stop flag is up."""
-    if stop is not None and stop():
-        raise Cancelled("the computation was stopped")
 
 
 def padded(rows: int) -> int:
@@ -260,11 +254,7 @@ def moments(x: Tensor, buffer: TileBuffer, *, about: Tensor | None = None, stop:
         torch.sum(torch.mul(y, y, out=y2), dim=1, out=second[j])
         torch.sum(y.mul_(y2), dim=1, out=third[j])
         torch.sum(y2.mul_(y2), dim=1, out=fourth[j])
-    s1, s2, s3, s4 = sums.double().sum(1) / v
-    variance = (s2 - s1**2).clamp_min(0.0)
-    skew = (s3 - 3 * s1 * s2 + 2 * s1**3) / variance**1.5
-    kurt = (s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4) / variance**2
-    return Moments(about.double() + s1, variance.sqrt(), skew, kurt)
+    return Moments(*moments_of(about.double(), sums.double().sum(1) / v))
 
 
 def _scratches(buffer: TileBuffer, chunks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

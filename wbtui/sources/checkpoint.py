@@ -6,16 +6,20 @@ No model is ever built (design, "What must hold" 1).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from wbtui.catalog.architectures import Architecture, Dimensions, architecture_of, dimensions
 from wbtui.catalog.models import model_config
 from wbtui.catalog.tensors import resolve, tensor_files
 from wbtui.errors import WeightsError
-from wbtui.sources.mapped import mapped
+from wbtui.floats import widened
+from wbtui.sources import raw
 from wbtui.tensorfile import Header, TensorEntry, read_header
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Checkpoint:
@@ -71,17 +75,31 @@ class Checkpoint:
         Raises:
             WeightsError: missing tensor or shard, truncated file, a dtype that is not floating point, another shape.
         """
-        full = self.resolve(name)
-        path, entry = self._entry(full)
+        from wbtui.sources.mapped import mapped  # imports torch, which a lone row does without
+
+        path, entry = self.place(name, shape)
+        if entry.name not in self._mapped:
+            self._mapped[entry.name] = mapped(path, entry)
+        return self._mapped[entry.name]
+
+    def raw(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """As :meth:`tensor`, in numpy (:data:`wbtui.floats.RAW`)."""
+        return raw.view(*self.place(name, shape))
+
+    def floats(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """A small tensor as a float32 copy."""
+        return widened(self.raw(name, shape))
+
+    def place(self, name: str, shape: tuple[int, ...] | None = None) -> tuple[Path, TensorEntry]:
+        """File and header entry of a tensor, its shape checked; see :meth:`tensor`."""
+        path, entry = self._entry(self.resolve(name))
         if shape is not None and entry.shape != shape:
             raise WeightsError(
                 f"{path}: {entry.name} has shape {list(entry.shape)}",
                 f"{list(shape)} by {self.folder / 'config.json'}",
                 "weights and config are of different models",
             )
-        if full not in self._mapped:
-            self._mapped[full] = mapped(path, entry)
-        return self._mapped[full]
+        return path, entry
 
     def _entry(self, full: str) -> tuple[Path, TensorEntry]:
         """File and header entry of a resolved tensor name."""

@@ -9,14 +9,13 @@ Mappings are private (copy on write): a caller that writes into one changes its 
 from __future__ import annotations
 
 import math
-import mmap
 import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from wbtui.errors import WeightsError
+from wbtui.sources import raw
 from wbtui.tensorfile import ITEM_BYTES, TensorEntry
 
 _PIECE = 1 << 20
@@ -37,42 +36,18 @@ def mapped(path: Path, entry: TensorEntry) -> torch.Tensor:
     Raises:
         WeightsError: not a floating-point tensor, or the file has shrunk or gone since its header was read.
     """
-    dtype, memory, start = _memory(path, entry)
-    if memory is None:
+    pages, start = raw.memory(path, entry)
+    dtype = DTYPES[entry.dtype]
+    if pages is None:
         return torch.empty(entry.shape, dtype=dtype)
     if entry.packed:
         return _unpacked(path, entry, dtype, math.prod(entry.shape))
     items = (entry.end - entry.begin) // ITEM_BYTES[entry.dtype]
     if entry.begin % ITEM_BYTES[entry.dtype] == 0:
-        flat = torch.frombuffer(memory, dtype=dtype, count=items, offset=start)
+        flat = torch.frombuffer(pages, dtype=dtype, count=items, offset=start)
     else:  # a writer that does not pad its header leaves the data unaligned: read it instead
-        flat = torch.frombuffer(bytearray(memory[start : start + entry.end - entry.begin]), dtype=dtype)
+        flat = torch.frombuffer(bytearray(pages[start : start + entry.end - entry.begin]), dtype=dtype)
     return _shaped(flat, entry)
-
-
-def _memory(path: Path, entry: TensorEntry) -> tuple[torch.dtype, mmap.mmap | None, int]:
-    """(dtype, mapping, where the tensor begins in it); no mapping for an empty tensor."""
-    if entry.dtype not in DTYPES:
-        raise WeightsError(
-            f"{path}: tensor {entry.name} has dtype {entry.dtype}",
-            "one of " + ", ".join(DTYPES),
-            "quantised weights are not supported; use the original checkpoint",
-        )
-    dtype = DTYPES[entry.dtype]
-    if math.prod(entry.shape) == 0:
-        return dtype, None, 0
-    base = entry.begin - entry.begin % mmap.ALLOCATIONGRANULARITY
-    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
-    try:
-        with open(path, "rb") as file:
-            memory = mmap.mmap(
-                file.fileno(), entry.end - base, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=base
-            )
-    except (OSError, ValueError, OverflowError) as error:
-        raise WeightsError(
-            f"{path}: cannot map tensor {entry.name} ({error})", "the complete file whose header was read"
-        ) from None
-    return dtype, memory, entry.begin - base
 
 
 def part(path: Path, entry: TensorEntry, index: tuple[slice | int, ...]) -> torch.Tensor:
@@ -92,12 +67,7 @@ def part(path: Path, entry: TensorEntry, index: tuple[slice | int, ...]) -> torc
     """
     if math.prod(entry.shape) == 0 or entry.packed:
         return mapped(path, entry)[index].clone(memory_format=torch.contiguous_format)
-    dtype, memory, start = _memory(path, entry)
-    raw = np.dtype(f"u{ITEM_BYTES[entry.dtype]}")
-    strides = None if entry.strides is None else [raw.itemsize * n for n in entry.strides]
-    whole: np.ndarray = np.ndarray(entry.shape, raw, memory, start, strides)
-    piece = np.array(whole[index], order="C", copy=True)
-    return torch.from_numpy(piece).view(dtype)
+    return torch.from_numpy(raw.part(path, entry, index)).view(DTYPES[entry.dtype])
 
 
 def _shaped(flat: torch.Tensor, entry: TensorEntry) -> torch.Tensor:

@@ -7,12 +7,17 @@ so up to a positive factor per token a direction ``d`` moves the logits by ``d P
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from wbtui.catalog.architectures import embedding_multiplier
 from wbtui.errors import WeightsError
+from wbtui.floats import widened
 from wbtui.sources.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
 
 _SLICE = 8192
 
@@ -53,26 +58,36 @@ def output_map(ckpt: Checkpoint) -> OutputMap:
     Raises:
         WeightsError: a tensor is missing or does not fit the config; "tied" beside another unembedding.
     """
+    import torch
+
+    arch, dims = ckpt.architecture, ckpt.dims
+    return OutputMap(
+        tokens=ckpt.tensor(unembedding_name(ckpt), (dims.d_vocab, dims.d_model)),
+        gain=norm_gain(ckpt, arch.final_norm),
+        centre=arch.norm == "layer",
+        final_norm_bias=_bias(ckpt, arch.final_norm, dims.d_model, torch),
+        logit_bias=_bias(ckpt, arch.unembedding, dims.d_vocab, torch),
+    )
+
+
+def unembedding_name(ckpt: Checkpoint) -> str:
+    """The tensor whose rows are the columns of W_U: a tied model's embedding.
+
+    Raises:
+        WeightsError: it is missing; "tied" beside another unembedding.
+    """
     arch, dims = ckpt.architecture, ckpt.dims
     table = (dims.d_vocab, dims.d_model)
     if dims.tied:
-        tokens = ckpt.tensor(arch.embedding, table)
         if ckpt.has(arch.unembedding):
-            _check_tied(ckpt, tokens)
-    elif not ckpt.has(arch.unembedding):
+            _check_tied(ckpt, table)
+        return arch.embedding
+    if not ckpt.has(arch.unembedding):
         raise WeightsError(
             f"{ckpt.folder}: no tensor {arch.unembedding}, and the config says that embeddings are not tied",
             f"{arch.unembedding} {list(table)}, or tie_word_embeddings true in config.json",
         )
-    else:
-        tokens = ckpt.tensor(arch.unembedding, table)
-    return OutputMap(
-        tokens=tokens,
-        gain=norm_gain(ckpt, arch.final_norm),
-        centre=arch.norm == "layer",
-        final_norm_bias=_bias(ckpt, arch.final_norm, dims.d_model),
-        logit_bias=_bias(ckpt, arch.unembedding, dims.d_vocab),
-    )
+    return arch.unembedding
 
 
 def input_map(ckpt: Checkpoint) -> InputMap:
@@ -90,31 +105,39 @@ def input_map(ckpt: Checkpoint) -> InputMap:
 
 
 def norm_gain(ckpt: Checkpoint, name: str) -> torch.Tensor:
+    """:func:`gain_of` as a tensor."""
+    import torch
+
+    return torch.from_numpy(gain_of(ckpt, name))
+
+
+def gain_of(ckpt: Checkpoint, name: str) -> np.ndarray:
     """A norm's effective gain ``[d_model]`` in float32: the weight, plus one where the model adds one (methods 3.1).
 
     Raises:
         WeightsError: no such tensor, of another width, or not finite.
     """
-    gain = ckpt.tensor(name, (ckpt.dims.d_model,)).to(torch.float32, copy=True) + ckpt.architecture.gain_offset
-    if not bool(torch.isfinite(gain).all()):
+    gain = ckpt.floats(name, (ckpt.dims.d_model,)) + np.float32(ckpt.architecture.gain_offset)
+    if not np.isfinite(gain).all():
         raise WeightsError(f"{ckpt.folder}: {name} is not finite", "finite weights", "copy or download the file again")
     return gain
 
 
-def _bias(ckpt: Checkpoint, weight_name: str, width: int) -> torch.Tensor | None:
+def _bias(ckpt: Checkpoint, weight_name: str, width: int, torch: Any) -> Any:
     """The bias beside a weight, in float32, where there is one."""
     name = weight_name.removesuffix("weight") + "bias"
-    if not ckpt.has(name):
-        return None
-    return ckpt.tensor(name, (width,)).to(torch.float32, copy=True)
+    return torch.from_numpy(ckpt.floats(name, (width,))) if ckpt.has(name) else None
 
 
-def _check_tied(ckpt: Checkpoint, tokens: torch.Tensor) -> None:
+def _check_tied(ckpt: Checkpoint, table: tuple[int, int]) -> None:
     """A checkpoint may repeat its tied matrix; if the two differ, config and weights contradict each other."""
     name = ckpt.architecture.unembedding
-    other = ckpt.tensor(name, tuple(tokens.shape))
+    tokens, other = ckpt.raw(ckpt.architecture.embedding, table), ckpt.raw(name, table)
     for start in range(0, len(tokens), _SLICE):
-        if not torch.equal(tokens[start : start + _SLICE], other[start : start + _SLICE]):
+        ours, theirs = tokens[start : start + _SLICE], other[start : start + _SLICE]
+        if ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes():
+            continue
+        if not np.array_equal(widened(ours), widened(theirs)):
             raise WeightsError(
                 f"{ckpt.folder}: {name} differs from the embedding, but the config says that they are tied",
                 "equal tensors, or tie_word_embeddings false in config.json",

@@ -29,18 +29,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.tensors import module_norm
 from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError, WeightsError
+from wbtui.floats import widened
+from wbtui.sources import raw
 from wbtui.sources.checkpoint import Checkpoint
-from wbtui.sources.mapped import mapped, part
-from wbtui.sources.model import norm_gain
+from wbtui.sources.model import gain_of
 from wbtui.tensorfile import TensorEntry, read_header
+
+if TYPE_CHECKING:
+    import torch
 
 _TILE = 128
 BLOCK_ROWS = 256
@@ -92,10 +96,32 @@ class SaeSource:
             )
         self._read_gain = None
         if reads == "gained_norm" and ckpt.architecture.mlp_norm is not None:
-            self._read_gain = norm_gain(ckpt, ckpt.architecture.mlp_norm.format(l=info.layer))
+            self._read_gain = gain_of(ckpt, ckpt.architecture.mlp_norm.format(l=info.layer))
         self._write_map = self._write_matrix()
         post = module_norm(ckpt.architecture, info.site, info.conventions)
-        self._write_gain = None if post is None else norm_gain(ckpt, post.format(l=info.layer))
+        self._write_gain = None if post is None else gain_of(ckpt, post.format(l=info.layer))
+
+    @property
+    def plain(self) -> bool:
+        """Whether :meth:`lone` has its rows: they need no product with a map into the stream, and no unpacking."""
+        matrices = (self._decoder, *(() if self._encoder is None else (self._encoder,)))
+        return self._write_map is None and not any(matrix.entry.packed for matrix in matrices)
+
+    def lone(self, feature: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """One feature's :meth:`decoder_rows` and :meth:`encoder_rows` in numpy, ``[d_model]`` each.
+
+        Raises:
+            UsageError: no such feature.
+            WeightsError: this SAE's rows are not :attr:`plain`.
+        """
+        self._check_range(feature, feature + 1)
+        if not self.plain:
+            raise WeightsError(f"{self.info.path}: rows that must be mapped or unpacked", "plain rows")
+        decoder = self._written(self._decoder.raw_rows(feature, feature + 1), self._write_gain)
+        if self.reads_absent is not None:
+            return decoder[0], None
+        matrix = self._decoder if self._encoder is None else self._encoder
+        return decoder[0], self._read(matrix.raw_rows(feature, feature + 1), self._read_gain)[0]
 
     def decoder_rows(self, start: int, stop: int) -> torch.Tensor:
         """What features write into the residual stream.
@@ -107,9 +133,7 @@ class SaeSource:
             Tensor: ``[stop - start, d_model]`` float32, a copy; rows are not normalised.
         """
         self._check_range(start, stop)
-        rows = self._decoder.rows(start, stop)
-        if self._write_gain is not None:
-            rows *= self._write_gain
+        rows = self._written(self._decoder.rows(start, stop), _tensor(self._write_gain))
         return rows if self._write_map is None else _product(rows, self._write_map)
 
     def encoder_rows(self, start: int, stop: int) -> torch.Tensor | None:
@@ -124,13 +148,24 @@ class SaeSource:
         self._check_range(start, stop)
         if self.reads_absent is not None:
             return None
-        rows = (self._decoder if self._encoder is None else self._encoder).rows(start, stop)
+        matrix = self._decoder if self._encoder is None else self._encoder
+        return self._read(matrix.rows(start, stop), _tensor(self._read_gain))
+
+    @staticmethod
+    def _written(rows: Any, gain: Any) -> Any:
+        """Decoder rows of numpy or torch, changed in place, behind the norm of their sublayer."""
+        if gain is not None:
+            rows *= gain
+        return rows
+
+    def _read(self, rows: Any, gain: Any) -> Any:
+        """Encoder rows of numpy or torch, changed in place, as covectors on the raw stream."""
         if self.info.conventions.get("normalize_activations") == "layer_norm":
-            rows -= rows.mean(dim=1, keepdim=True)
-        if self._read_gain is not None:
-            rows *= self._read_gain
+            rows -= rows.mean(1)[:, None]
+        if gain is not None:
+            rows *= gain
         if self._ckpt.architecture.norm == "layer":
-            rows -= rows.mean(dim=1, keepdim=True)
+            rows -= rows.mean(1)[:, None]
         return rows
 
     def blocks(self, side: str, rows: int | None = None) -> Iterator[torch.Tensor]:
@@ -189,11 +224,11 @@ class SaeSource:
             return None
         name = name.format(l=info.layer)
         shape = (width, dims.d_model) if arch.input_major else (dims.d_model, width)
-        weight = ckpt.tensor(name, shape).to(torch.float32, copy=True)
+        weight = ckpt.floats(name, shape)
         matrix = weight if arch.input_major else weight.T
         if post is not None:
-            matrix = matrix * norm_gain(ckpt, post.format(l=info.layer))
-        return matrix.contiguous()
+            matrix = matrix * gain_of(ckpt, post.format(l=info.layer))
+        return _tensor(np.ascontiguousarray(matrix))
 
     def _check_fit(self) -> None:
         """Refuse an SAE whose widths or hook the model has not."""
@@ -259,31 +294,57 @@ class DictionaryMatrix:
         if self.entry.packed or self.index is not None or (self._times, self._over) != (1.0, 1.0):
             return None
         if self._view is None:
+            from wbtui.sources.mapped import mapped
+
             whole = mapped(self.path, self.entry)
             self._view = whole if self.features == 0 else whole.T
         return self._view
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """``[stop - start, width]`` float32, a copy, in the scale of the model's stream."""
-        span = slice(start, stop)
-        index: tuple[slice | int, ...] = (span,) if self.features == 0 else (slice(None), span)
-        if self.index is not None:
-            index = (span, int(self.index))
-        if self.entry.packed:  # a compressed array is unpacked once
-            if self._unpacked is None:
-                self._unpacked = mapped(self.path, self.entry)
-            piece = self._unpacked[index]
-        else:
-            piece = part(self.path, self.entry, index)
+        if not self.entry.packed:
+            import torch
+
+            return torch.from_numpy(self.raw_rows(start, stop))
+        if self._unpacked is None:  # a compressed array is unpacked once
+            from wbtui.sources.mapped import mapped
+
+            self._unpacked = mapped(self.path, self.entry)
+        piece = self._unpacked[self._index(start, stop)]
         rows = piece if self.features == 0 else piece.T
-        rows = rows.to(torch.float32, copy=self.entry.packed).contiguous()
+        return self._in_scale(rows.float().clone().contiguous())
+
+    def raw_rows(self, start: int, stop: int) -> np.ndarray:
+        """:meth:`rows` in numpy; not of a compressed array."""
+        piece = raw.part(self.path, self.entry, self._index(start, stop))
+        return np.ascontiguousarray(self._in_scale(widened(piece if self.features == 0 else piece.T)))
+
+    def _index(self, start: int, stop: int) -> tuple[slice | int, ...]:
+        """Where these rows are in the tensor."""
+        span = slice(start, stop)
+        if self.index is not None:
+            return (span, int(self.index))
+        return (span,) if self.features == 0 else (slice(None), span)
+
+    def _in_scale(self, rows: Any) -> Any:
         if self._times != 1.0:
             rows = rows * self._times
         return rows / self._over if self._over != 1.0 else rows
 
 
+def _tensor(array: np.ndarray | None) -> Any:
+    """The same memory as a tensor; None as it is."""
+    if array is None:
+        return None
+    import torch
+
+    return torch.from_numpy(array)
+
+
 def _product(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """``rows @ matrix`` in tiles of a multiple of ``TILE_STEP`` rows: a row's bits do not depend on its company."""
+    import torch
+
     out = torch.empty(len(rows), matrix.shape[1])
     for start in range(0, len(rows), _TILE):
         tile = rows[start : start + _TILE]
