@@ -28,7 +28,7 @@ from wbtui.catalog.models import DEMO_DIR, find_model
 from wbtui.catalog.plan import plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.compute.ask import compute_ask
-from wbtui.compute.shard import ShardTask, compute_shard
+from wbtui.compute.work import ShardTask, compute_shard
 from wbtui.definitions import DEFINITIONS
 
 WORDS = ("island", "red", "fish", "music", "river", "war", "north", "plant", "the", "of", "blood", "language")

@@ -14,7 +14,7 @@ from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.cli import main
-from wbtui.compute.shard import ShardTask, compute_shard
+from wbtui.compute.work import ShardTask, compute_shard
 from wbtui.definitions import DEFINITIONS
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product

@@ -24,7 +24,7 @@ from wbtui.analysis import nulls
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan_attention import AttentionPlan, no_reader, plan_attention, readers
 from wbtui.catalog.saes import find_sae
-from wbtui.compute.shard import ShardTask, compute_shard
+from wbtui.compute.work import ShardTask, compute_shard
 from wbtui.definitions import AttentionDefinition
 from wbtui.errors import UsageError, WeightsError
 from wbtui.store.keys import ProductSpec

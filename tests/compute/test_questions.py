@@ -20,7 +20,7 @@ from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.compute.ask import compute_ask
-from wbtui.compute.shard import compute_row
+from wbtui.compute.work import compute_row
 from wbtui.definitions import DEFINITIONS
 from wbtui.errors import Cancelled, UsageError, WbtuiError
 from wbtui.features.vocabulary import Vocabulary

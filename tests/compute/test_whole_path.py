@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from wbtui import schema
 from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
-from wbtui.compute.shard import ShardTask, compute_row, compute_shard
+from wbtui.compute import lone as without_torch
+from wbtui.compute.work import ShardTask, compute_row, compute_shard
 from wbtui.definitions import DEFINITIONS, MaskDefinition, TokensDefinition
 from wbtui.errors import WeightsError
 from wbtui.features.vocabulary import Vocabulary
@@ -50,6 +54,14 @@ def fill(cache: Path, specs: list[ProductSpec]) -> None:
         for start, stop in product.missing():
             compute_shard(ShardTask(str(cache), spec.to_json(), start, stop))
         compute_shard(ShardTask(str(cache), spec.to_json(), kind="assemble"))
+
+
+def lone_rows(cache: Path, plan: TokensPlan, features: list[int]) -> dict[str, np.ndarray]:
+    """Rows as a lone feature gets them, made with numpy alone."""
+    rows = [without_torch.row_columns(cache, plan.tokens, feature) for feature in features]
+    assert all(rows), "this model's rows are made without torch"
+    parts = [row[0] for row in rows if row is not None]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def columns_of(cache: Path, spec: ProductSpec) -> dict[str, np.ndarray]:
@@ -182,6 +194,13 @@ def test_every_number_of_the_record(tmp_path: Path, model_type: str, name: str) 
     shared = [len(set(a[:10]) & set(b[:10])) for a, b in zip(wanted["top_ids"], wanted_reads["top_ids"], strict=True)]
     np.testing.assert_array_equal(found["overlap"], shared)
     assert not found["flags"].any()
+    some = [0, 7, 39]
+    lone = lone_rows(tmp_path / "cache", plan, some)
+    for side, expected in (("writes", wanted), ("reads", wanted_reads)):
+        mine = {n.removeprefix(f"{side}."): v for n, v in lone.items() if n.startswith(f"{side}.")}
+        assert_columns(mine, {n: v[some] for n, v in expected.items()}, int(keep[side].sum()))
+    for column in ("d_norm", "e_norm", "selfcos", "overlap", "flags"):
+        np.testing.assert_allclose(lone[column], found[column][some], atol=1e-5, err_msg=column)
 
 
 @pytest.mark.parametrize("model_type", ["gemma", "gemma2"])
@@ -221,6 +240,36 @@ def test_a_lone_row_is_its_shards_row(tmp_path: Path) -> None:
     assert set(lone) == set(stored)
     for name, array in stored.items():
         value = np.array([np.nan if v is None else v for v in np.atleast_1d(np.array(lone[name], dtype=object))], float)
+        np.testing.assert_allclose(value, np.atleast_1d(array[7]).astype(float), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("site", ["resid_post", "attn_out", "mlp_out", "hook_z", "mlp_post"])
+def test_which_lone_rows_are_made_without_torch(tmp_path: Path, site: str, dtype: str) -> None:
+    """GIVEN a process in which torch cannot be imported
+    THEN a lone row is there all the same and equals its shard's, but for sites that go through W_O or W_out."""
+    model = tiny_model(tmp_path, "gemma2", dtype=dtype)
+    sae = tiny_sae(tmp_path, model, d_sae=16, site=site)
+    cache = tmp_path / "cache"
+    plan = make_plan(model, sae, cache, dataclasses.replace(DEFINITIONS["folded"], mask=LOOSE_MASK))
+    fill(cache, [plan.vocab, *plan.masks.values(), plan.tokens])
+    request = {"cache": str(cache), "spec": plan.tokens.to_json()}
+    mapped = site in ("hook_z", "mlp_post")
+    if dtype == "float32":
+        code = (
+            "import json, sys; sys.modules['torch'] = None; from wbtui.compute.work import compute_row;"
+            "request = json.load(sys.stdin); print(json.dumps(compute_row(request, 7)))"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+        assert (done.returncode != 0) == mapped, done.stderr
+        row = compute_row(request, 7) if mapped else json.loads(done.stdout)
+    else:
+        assert (without_torch.row_columns(cache, plan.tokens, 7) is None) == mapped
+        row = compute_row(request, 7)
+    assert row.pop("unmasked") is False
+    for name, array in columns_of(cache, plan.tokens).items():
+        value = np.array([np.nan if v is None else v for v in np.atleast_1d(np.array(row[name], dtype=object))], float)
         np.testing.assert_allclose(value, np.atleast_1d(array[7]).astype(float), rtol=1e-4, atol=1e-5, err_msg=name)
 
 

@@ -32,9 +32,9 @@ BLOCK_BYTES = 1 << 20
 """Of promoted numbers at once: they stay in a core's own cache until the products have read them."""
 TASK_ROWS = 4096
 """Token rows that one thread takes at a time."""
-SWITCH = 2e-4
+SWITCH = 2e-5
 """Seconds after which a thread that wants the interpreter gets it: blocks are calls of a few hundredths of a
-millisecond."""
+millisecond, and another thread may be importing torch."""
 _HIGH = np.uint32(0xFFFF0000)
 _SIXTEEN = np.uint32(16)
 

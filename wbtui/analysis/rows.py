@@ -36,9 +36,9 @@ def common(d: Array, e: Array | None, centre: bool) -> Rows:
         out["e_norm"][a:b] = np.where(np.isfinite(norm), norm, np.nan)
         flags[a:b] |= np.where(np.isfinite(norm), 0, schema.FLAG_BAD_ENCODER).astype(np.uint8)
         flags[a:b] |= np.where(norm == 0, schema.FLAG_ZERO_ENCODER, 0).astype(np.uint8)
-        if centre:
-            x, y = x - x.mean(1)[:, None], y - y.mean(1)[:, None]
         with np.errstate(all="ignore"):
+            if centre:
+                x, y = x - x.mean(1)[:, None], y - y.mean(1)[:, None]
             cosine = host((x * y).sum(1) / (lengths(x) * lengths(y)))
         out["selfcos"][a:b] = np.where(np.isfinite(cosine), cosine, np.nan)
     if e is None:

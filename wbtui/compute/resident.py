@@ -41,6 +41,12 @@ class Resident:
         return key in self._items
 
     @property
+    def keys(self) -> list[Any]:
+        """Keys of what is here."""
+        with self._lock:
+            return list(self._items)
+
+    @property
     def bytes(self) -> int:
         """Bytes held."""
         return sum(size for _, size in self._items.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +14,23 @@ from wbtui import schema, schema_attention, schema_neighbours
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
 from wbtui.analysis.mask import neighbour_counts
 from wbtui.analysis.nulls import NoRows
-from wbtui.compute.memory import tile_for, used_and_total
+from wbtui.compute.memory import tile_for
 from wbtui.compute.weights import Weights
+from wbtui.compute.work import ShardTask, ignore, never, write_vocabulary
 from wbtui.definitions import MaskDefinition, NullDefinition
 from wbtui.errors import WbtuiError, WeightsError, WorkError
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
-TILE = 128
 DEVICE_TILES = 8
 """Tiles that a GPU takes at once where its memory allows: one is over sooner than its kernels are launched."""
-
-
-def _never() -> bool:
-    return False
-
-
-def _ignore(share: float) -> None:
-    del share
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One unit of work: rows [start, stop) of one product. Plain data, so that any executor can carry it.
-
-    ``kind`` is ``shard`` or ``assemble`` (turn a product's finished shards into its columns file).
-    """
-
-    cache: str
-    spec: dict[str, Any]
-    start: int = 0
-    stop: int = 0
-    device: str = "cpu"
-    tile: int = TILE
-    kind: str = "shard"
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For ``assemble``: what the manifest records beside the numbers (seconds, device, threads)."""
 
 
 def compute_shard(
     task: ShardTask,
     *,
-    stop: Callable[[], bool] = _never,
-    progress: Callable[[float], None] = _ignore,
+    stop: Callable[[], bool] = never,
+    progress: Callable[[float], None] = ignore,
 ) -> str:
     """Compute one shard, or assemble a product; idempotent.
 
@@ -89,11 +62,7 @@ def compute_shard(
         return str(product.path)
     product.begin()
     if spec.analysis == "vocab":
-        from wbtui.sources.vocabulary import read_vocabulary
-
-        product.write_whole(read_vocabulary(Path(spec.model["path"]), int(spec.identity["d_vocab"])), task.facts)
-        progress(1.0)
-        return str(product.path)
+        return write_vocabulary(product, task, progress)
     if spec.analysis == "match":
         from wbtui.compute.match import match_columns
 
@@ -153,78 +122,16 @@ def _columns(
     raise WorkError(f"analysis {spec.analysis!r}", "vocab, mask, tokens, null, attention, ov, neighbours or match")
 
 
-def compute_row(
-    request: dict[str, Any],
-    feature: int,
-    device: str = "cpu",
-    *,
-    stop: Callable[[], bool] = _never,
-    progress: Callable[[float], None] = _ignore,
-) -> dict[str, Any]:
-    """One feature's row alone, provisional: never stored, replaced by its shard's.
-
-    Args:
-        request: {cache, spec: the ``tokens`` product's JSON}.
-        feature: its number.
-
-    Returns:
-        dict: column name -> number or list (JSON has no NaN: a non-finite number is None), and ``unmasked``: True where
-        the mask was not there yet.
-    """
-    spec = ProductSpec.from_json(request["spec"])
-    weights = Weights(Path(request["cache"]), spec, device)
+def row_columns(
+    cache: Path, spec: ProductSpec, feature: int, device: str, stop: Callable[[], bool]
+) -> tuple[dict[str, np.ndarray], bool]:
+    """One feature's columns, and whether the mask was still missing: see :func:`wbtui.compute.work.compute_row`."""
+    weights = Weights(cache, spec, device)
     decoder = weights.sae.decoder_rows(feature, feature + 1)[0]
     encoder = weights.sae.encoder_rows(feature, feature + 1)
     writes, reads = weights.tables(lazy=True)
     columns = instant_row(decoder, None if encoder is None else encoder[0], writes, reads, **weights.norm, stop=stop)
-    progress(1.0)
-    out: dict[str, Any] = {"unmasked": weights.unmasked}
-    for name, array in columns.items():
-        row = array[0]
-        if isinstance(row, np.ndarray):
-            out[name] = [_plain(v) for v in row]
-        else:
-            out[name] = _plain(row)
-    return out
-
-
-def compute_page(
-    request: dict[str, Any],
-    feature: int,
-    device: str = "cpu",
-    *,
-    stop: Callable[[], bool] = _never,
-    progress: Callable[[float], None] = _ignore,
-) -> dict[str, Any]:
-    """One feature in all heads of a layer, never stored: see :func:`wbtui.compute.attention_lone.head_page`."""
-    from wbtui.compute.attention_lone import head_page
-
-    return head_page(request, feature, device, stop=stop, progress=progress)
-
-
-def compute_ask(
-    request: dict[str, Any],
-    device: str = "cpu",
-    *,
-    stop: Callable[[], bool] = _never,
-    progress: Callable[..., None] = _ignore,
-) -> dict[str, Any]:
-    """A question about every feature, never stored: see :mod:`wbtui.compute.ask`."""
-    from wbtui.compute.ask import compute_ask
-
-    return compute_ask(request, device, stop=stop, progress=progress)
-
-
-def _plain(value: Any) -> float | int | None:
-    number = value.item()
-    if isinstance(number, float) and not np.isfinite(number):
-        return None
-    return number
-
-
-def memory(device: str) -> tuple[int, int] | None:
-    """Bytes used by anyone and in all; see :func:`wbtui.compute.memory.used_and_total`."""
-    return used_and_total(device)
+    return columns, weights.unmasked
 
 
 def unload() -> None:

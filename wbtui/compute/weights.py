@@ -15,6 +15,7 @@ from wbtui.analysis.coherence import Strings
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.catalog.saes import SaeInfo
 from wbtui.compute.kernels import Kernels, kernels_for
+from wbtui.compute.lone import kept_tokens
 from wbtui.compute.resident import Resident
 from wbtui.definitions import NullDefinition, TokensDefinition, tokens_from_json
 from wbtui.errors import WeightsError, WorkError
@@ -95,6 +96,11 @@ class Weights:
         dims = self.checkpoint.dims
         return kernels_for(self.cache, self.device, dims.d_vocab * dims.d_model, measure=measure)
 
+    def prepared(self) -> bool:
+        """Whether the token tables are resident, so that nothing is left to convert for a row."""
+        key = self._full(("tables",))
+        return any(found[: len(key)] == key and found[-1] != "lazy" for found in _RESIDENT.keys)
+
     def matrix(self, role: str) -> torch.Tensor:
         """The token matrix [d_vocab, d_model] of a role, unscaled, in the checkpoint's dtype."""
         return self.output.tokens if role == "unembedding" else self.input.tokens
@@ -170,15 +176,9 @@ class Weights:
     def _keep(self, side: str, vocab: Columns) -> tuple[np.ndarray, str]:
         """Tokens kept on a side, and a name for the choice."""
         flags = np.asarray(vocab["flags"])
-        if self.definition.mask is None:
-            return np.ones(len(flags), bool), "all"
-        keep = (flags & (schema.VOCAB_SPECIAL | schema.VOCAB_PADDED)) == 0
-        path = self.cache / self.spec.model["masks"][side] / "columns.safetensors"
-        if not path.is_file():
-            self.unmasked = True
-            return keep, "unmasked"
-        neighbours = np.asarray(Columns(path)["neighbours"])
-        return keep & (neighbours < self.definition.mask.count), str(path)
+        keep, name = kept_tokens(self.cache, self.spec, self.definition, side, flags)
+        self.unmasked |= name == "unmasked"
+        return keep, name
 
     @property
     def norm(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wbtui import settings
 from wbtui.definitions import TILE_STEP
 from wbtui.errors import UsageError
 
-WORK = "wbtui.compute.shard"
+WORK = "wbtui.compute.work"
 FROM_SETTINGS = ("tile", "idle_unload", "idle_exit", "heartbeat", "cache_gb")
 DEVICE_FILES = Path("/dev")
 PLANNER = "wbtui.service.planning:products_of"

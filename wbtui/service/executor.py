@@ -137,6 +137,7 @@ class WorkerProcess:
         workers on CPUs share the cores."""
         env = dict(os.environ)
         env.setdefault("GOMP_SPINCOUNT", "2000")
+        env.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products run in threads of ours, one block each
         env.setdefault("TOKENIZERS_PARALLELISM", "false")
         if hasattr(os, "sched_getaffinity"):
             env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.beside)))

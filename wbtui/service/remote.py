@@ -38,7 +38,7 @@ def work(module: str, device: str, version: str, task: dict[str, Any]) -> dict[s
     """One task on whichever machine; runs in the executor's process.
 
     Args:
-        module: the work module (``wbtui.compute.shard``).
+        module: the work module (``wbtui.compute.work``).
         device: ``auto`` takes what this process may see (dask-cuda and Slurm set ``CUDA_VISIBLE_DEVICES``).
         version: of the wbtui that asks.
         task: as :func:`wbtui.service.worker.perform` takes it.

@@ -26,8 +26,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import wbtui
 from wbtui.errors import Cancelled, UsageError, WbtuiError, WorkError
@@ -39,6 +40,11 @@ PULSE_EVERY = 1.0
 has none."""
 PROGRESS_EVERY = 0.1
 """Seconds between progress frames; the stop flag is looked at on every slice whatever this is."""
+WARM_AFTER = 0.25
+"""Seconds without a task after which a new worker imports what tasks will take."""
+AGAIN_WITHIN = 1.0
+"""The same after a lone row: who looks at one feature looks at the next, and an import would hold that up."""
+T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 EXIT_AFTER_MEMORY = 75
 """Exit status of a worker that ran out of memory and gives all of it back by ending."""
@@ -55,6 +61,8 @@ class Worker:
         self.stopped: set[int] = set()
         self.memory: Any = None
         """The work module's ``memory(device)`` -> (used, total) bytes, if it has one."""
+        self.warmed = False
+        """What the work module leaves for later is there, or on its way."""
         self._sending = threading.Lock()
 
     def say(self, message: dict[str, Any]) -> None:
@@ -103,13 +111,41 @@ class Worker:
             return 1
         about = {"pid": os.getpid(), "device": self.device, "threads": threads(), "version": wbtui.__version__}
         self.say({"ready": about})
-        while (message := self.tasks.get()) is not None:
+        patience = WARM_AFTER
+        while (message := self.next(module, patience)) is not None:
             number = int(message["task"])
+            if message["kind"] != "row":
+                self.warm(module)
             fatal = self.do(module, number, message)
             self.stopped.discard(number)
             if fatal:
                 return EXIT_AFTER_MEMORY
+            patience = AGAIN_WITHIN
         return 0
+
+    def next(self, module: ModuleType, patience: float) -> dict[str, Any] | None:
+        """The next task. A worker that has none for a moment imports what tasks will take."""
+        if not self.warmed:
+            with contextlib.suppress(queue.Empty):
+                return self.tasks.get(timeout=patience)
+            self.warm(module)
+        return self.tasks.get()
+
+    def warm(self, module: ModuleType) -> None:
+        """Begin to import what a work module leaves for later, if it does, in a thread of its own: a lone row is there
+        sooner. An import that fails is told by the first task that needs it."""
+        if self.warmed:
+            return
+        self.warmed = True
+        work = getattr(module, "warm", None)
+        if work is None:
+            return
+
+        def run() -> None:
+            with contextlib.suppress(Exception):
+                unhurried(work)
+
+        threading.Thread(target=run, name="warm", daemon=True).start()
 
     def do(self, module: ModuleType, number: int, message: dict[str, Any]) -> bool:
         """One task, and its answer. True where the process should end: its memory or its device cannot be trusted."""
@@ -146,11 +182,16 @@ class Worker:
 
 
 def brought(work: str) -> ModuleType:
-    """The work module and all that it imports, a million objects that live as long as the process: the collector would
-    go through them again and again while they come, and at every large collection after."""
+    """The work module."""
+    return unhurried(lambda: importlib.import_module(work))
+
+
+def unhurried(bring: Callable[[], T]) -> T:
+    """Imports bring a million objects that live as long as the process: the collector would go through them again and
+    again while they come, and at every large collection after."""
     gc.disable()
     try:
-        return importlib.import_module(work)
+        return bring()
     finally:
         gc.freeze()
         gc.enable()
