@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wbtui import paths, settings
 from wbtui.definitions import TokensDefinition, named_definition
 from wbtui.errors import TimedOut, UsageError, WbtuiError
+from wbtui.late import late_methods
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -62,6 +63,17 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     gc.disable()  # while modules are loaded there is nothing to collect; the app turns it on (WbtuiApp.settle_memory)
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
     numpy_alone()
+    with late_methods():
+        app = opened_app(address, cache, definition)
+    code = app.run(mouse=bool(settings.get("mouse")))
+    if app.last_words:
+        print(f"wbtui: {app.last_words}", file=sys.stderr)
+        return 1
+    return app.return_code or code or 0
+
+
+def opened_app(address: str | None, cache: Path | None, definition: str | TokensDefinition) -> WbtuiApp:
+    """The app at an address, as :func:`run_app` runs it; opening has begun."""
     from wbtui.tui.data import checked_address
 
     place = checked_address(address)
@@ -75,7 +87,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     early = open_early(place, resume, cache, meaning, usual[0])
     from wbtui.tui.app import WbtuiApp
 
-    app = WbtuiApp(
+    return WbtuiApp(
         place,
         cache=cache,
         definition=meaning,
@@ -87,11 +99,6 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
         early=early,
         line_kbit=float(settings.get("line_kbit")),
     )
-    code = app.run(mouse=bool(settings.get("mouse")))
-    if app.last_words:
-        print(f"wbtui: {app.last_words}", file=sys.stderr)
-        return 1
-    return app.return_code or code or 0
 
 
 def numpy_alone() -> None:
