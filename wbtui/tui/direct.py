@@ -57,48 +57,72 @@ class Direct:
 
     def draw(self, screen: Screen[Any]) -> bool:
         """Draw what has changed on a screen; False, and nothing is touched, where that is Textual's work."""
-        app = screen.app
-        show = getattr(app._driver, "show", None)
-        compositor = screen._compositor
-        if (
-            show is None or app.screen is not screen or app._batch_count or app.is_inline or app._closed
-            or not app._running or compositor._dirty_regions or screen._repaint_required
-        ):  # fmt: skip
+        if not self._can(screen) or screen._compositor._dirty_regions or screen._repaint_required or _unusual(screen):
             return False
-        if _unusual(screen):
-            return False
-        visible = compositor.visible_widgets
-        dirty: list[Widget] = []
-        for widget in visible:
-            if widget._layout_required or widget._scroll_required or widget._recompose_required:
+        dirty: dict[Widget, Collection[Region]] = {}
+        for widget in screen._compositor.visible_widgets:
+            if _unusual(widget):
                 return False
             if widget._repaint_required or widget in screen._dirty_widgets:
-                dirty.append(widget)
-        if len(screen._dirty_widgets.difference(dirty)):
-            return False
-        if self._map is not visible:
-            self._map, self._places = visible, uncovered(visible)
-        if not all(widget in self._places and not _unusual(widget) for widget in dirty):
-            return False
-        self._use(app.console._color_system or ColorSystem.TRUECOLOR, list(app.get_line_filters()))
-        spans: list[Span] = []
-        for widget in dirty:
-            place = self._places[widget]
-            if place.size != widget.outer_size or not self._take(widget, place, widget._repaint_regions, spans):
-                return False
-        spans.sort(key=itemgetter(0, 1))
-        cursor_x, cursor_y = screen.outer_size.clamp_offset(app.cursor_position)
-        if not show(spans, f"\x1b[{cursor_y + 1};{cursor_x + 1}H", app._sync_available):
+                dirty[widget] = widget._repaint_regions
+        if screen._dirty_widgets.difference(dirty) or not self._show(screen, dirty):
             return False
         for widget in dirty:
             widget._exchange_repaint_regions()
             widget._repaint_required = False
         screen._dirty_widgets.clear()
-        app._previous_cursor_position = screen.outer_size.clamp_offset(app.cursor_position)
+        app = screen.app
         app.post_display_hook()
         app._update_mouse_over(screen)
-        self.drawn += 1
         return True
+
+    def redraw(self, screen: Screen[Any]) -> bool:
+        """Draw the regions that Textual's compositor has found to be changed, as after a layout; False, and nothing is
+        touched, where widgets that are drawn here do not cover them all."""
+        regions = screen._compositor._dirty_regions
+        if not self._can(screen) or not regions:
+            return False
+        dirty: dict[Widget, Collection[Region]] = {}
+        left = sum(region.intersection(screen.outer_size.region).area for region in regions)
+        for widget, place in self._placed(screen).items():
+            parts = [part for region in regions if (part := region.intersection(place))]
+            if parts:
+                dirty[widget] = [part.translate(-place.offset) for part in parts]
+                left -= sum(part.area for part in parts)
+        if left or not self._show(screen, dirty):
+            return False
+        regions.clear()
+        screen._dirty_widgets.clear()
+        screen.app.post_display_hook()
+        return True
+
+    def _can(self, screen: Screen[Any]) -> bool:
+        app = screen.app
+        there = app._running and not app._closed and not app._batch_count and not app.is_inline
+        return there and app.screen is screen and hasattr(app._driver, "show")
+
+    def _placed(self, screen: Screen[Any]) -> Places:
+        visible = screen._compositor.visible_widgets
+        if self._map is not visible:
+            self._map, self._places = visible, uncovered(visible)
+        return self._places
+
+    def _show(self, screen: Screen[Any], dirty: dict[Widget, Collection[Region]]) -> bool:
+        """Show regions of widgets, each from its own corner; False where that cannot be."""
+        app, places = screen.app, self._placed(screen)
+        self._use(app.console._color_system or ColorSystem.TRUECOLOR, list(app.get_line_filters()))
+        spans: list[Span] = []
+        for widget, regions in dirty.items():
+            place = places.get(widget)
+            if place is None or place.size != widget.outer_size or not self._take(widget, place, regions, spans):
+                return False
+        spans.sort(key=itemgetter(0, 1))
+        cursor = screen.outer_size.clamp_offset(app.cursor_position)
+        shown: bool = app._driver.show(spans, f"\x1b[{cursor.y + 1};{cursor.x + 1}H", app._sync_available)  # type: ignore[union-attr]
+        if shown:
+            app._previous_cursor_position = cursor
+            self.drawn += 1
+        return shown
 
     def _use(self, system: ColorSystem, filters: list[LineFilter]) -> None:
         if system is not self._system or filters != self._filters:

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import tempfile
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ SETTLED_WITHIN = 120.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Names of glibc's ``malloc.h``."""
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+DOCUMENTS = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
+"""Modules of numpy that only write docstrings on its functions."""
 FRAMES_PER_SECOND = "1000"
 """At most; only what changes is drawn. What has changed waits half of one such period for its turn, on average."""
 
@@ -103,9 +106,11 @@ def opened_app(address: str | None, cache: Path | None, definition: str | Tokens
 
 def numpy_alone() -> None:
     """Import numpy without the threads that its matrix products would use: the app makes none, and to start them takes
-    longer than all the rest of numpy. Whatever the app starts gets the user's own setting."""
+    longer than all the rest of numpy; and without its docstrings. Whatever the app starts gets the user's own setting."""
     before = os.environ.get(BLAS_THREADS)
     os.environ[BLAS_THREADS] = before or "1"
+    for name in DOCUMENTS:  # 10,000 lines of them: nobody asks for help in here
+        sys.modules.setdefault(name, types.ModuleType(name))
     import numpy  # noqa: F401
 
     if before is None:

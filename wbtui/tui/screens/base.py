@@ -81,6 +81,13 @@ class WbScreen(Screen[str]):
             self.wb.direct.draw(self)  # what it leaves, or all, is drawn by Textual
             super()._on_timer_update()
 
+    def _compositor_refresh(self) -> None:
+        """Textual's drawing of regions, where it is needed."""
+        if self.wb.direct.redraw(self):
+            self.app._update_mouse_over(self)
+        else:
+            super()._compositor_refresh()
+
     def draw_now(self) -> None:
         """Draw what has changed without waiting for Textual's turn, unless more keys wait or it is Textual's work."""
         if not self.message_queue_size and not self.app.message_queue_size and self.wb.pace.open():

@@ -47,6 +47,8 @@ CARD_EVERY = 0.05
 """Seconds between two cards while keys come fast; a slow line would else fall behind the cursor."""
 AHEAD_REST = 0.03
 """Seconds of rest before the next cards are made ahead."""
+HELD = 0.25
+"""Seconds that the first picture may wait for its rows: an empty one before it is drawn for nothing."""
 HINT_REST = 0.15
 """Seconds without another keystroke after which it is looked up why nothing matches."""
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
@@ -103,6 +105,8 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self._arranging = False
         self._fresh = False
         """Whether rows of a place just opened are not on screen yet."""
+        self._held = False
+        """Whether nothing is drawn yet, as the first rows are about to come."""
         self._made = -1
         self._making = False
         self._card_drawn = 0.0
@@ -143,7 +147,23 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     def on_mount(self) -> None:
         """Open what was asked for."""
+        if self.wb.early is not None:
+            self._held = True
+            self.set_timer(HELD, self.let_go)
         self.open(self.address, self.view, at_top=self.follow_top)
+
+    def _compositor_refresh(self) -> None:
+        """Textual's drawing; what it is kept from stays marked as to be drawn."""
+        if self._held:
+            self._dirty_widgets.clear()
+        else:
+            super()._compositor_refresh()
+
+    def let_go(self) -> None:
+        """Draw, from now on."""
+        if self._held:
+            self._held = False
+            self._compositor_refresh()
 
     @property
     def keys_context(self) -> str:
@@ -274,6 +294,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     def on_open_failed(self, message: say.OpenFailed) -> None:
         """Say why; what was open stays open."""
+        self.let_go()
         self.failure = message.line if self.opened is None else ""
         self.notify_line(message.line, "error")
         self.draw()
@@ -305,6 +326,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Take the new order; the cursor keeps its feature and its line."""
         if message.ticket != self._ticket:
             return
+        self._held = False
         before, cursor = self.arranged, self.view.cursor
         self.arranged = message.arranged
         rows = message.arranged.rows
