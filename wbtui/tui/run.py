@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import tempfile
 import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbtui import paths, settings
-from wbtui.definitions import TokensDefinition, named_definition
 from wbtui.errors import TimedOut, UsageError, WbtuiError
 from wbtui.late import late_methods
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from wbtui.address import Address
+    from wbtui.definitions import TokensDefinition
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.data import Early
     from wbtui.tui.state import SortKey, View
@@ -77,6 +76,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
 
 def opened_app(address: str | None, cache: Path | None, definition: str | TokensDefinition) -> WbtuiApp:
     """The app at an address, as :func:`run_app` runs it; opening has begun."""
+    from wbtui.definitions import named_definition
     from wbtui.tui.data import checked_address
 
     place = checked_address(address)
@@ -105,8 +105,8 @@ def opened_app(address: str | None, cache: Path | None, definition: str | Tokens
 
 
 def numpy_alone() -> None:
-    """Import numpy without the threads that its matrix products would use: the app makes none, and to start them takes
-    longer than all the rest of numpy; and without its docstrings. Whatever the app starts gets the user's own setting."""
+    """Import numpy without its docstrings, and without the threads that its matrix products would use: the app makes
+    none, and to start them takes longer than all the rest of numpy. What the app starts gets the user's own setting."""
     before = os.environ.get(BLAS_THREADS)
     os.environ[BLAS_THREADS] = before or "1"
     for name in DOCUMENTS:  # 10,000 lines of them: nobody asks for help in here
@@ -194,7 +194,9 @@ def make_screenshot(
         WbtuiError: a wrong address, no place to write. TimedOut: the numbers did not come in time.
     """
     import asyncio
+    import tempfile
 
+    from wbtui.definitions import named_definition
     from wbtui.notes.store import NoteStore
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.data import checked_address
