@@ -9,7 +9,6 @@ A file that is shorter than its header promises would kill a process that maps i
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import stat
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wbtui import jsontext
 from wbtui.errors import WeightsError
 
 ITEM_BYTES = {
@@ -115,7 +115,7 @@ def read_header(path: Path | str) -> Header:
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}", "a readable safetensors file") from None
     try:
-        table = json.loads(raw)
+        table = jsontext.loads(raw)
         if not isinstance(table, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:

@@ -74,6 +74,27 @@ def test_absurd_configs(tmp_path: Path, change: dict[str, Any]) -> None:
     one_line(caught.value)
 
 
+@pytest.mark.parametrize("where", ["hidden_size", "text_config", "layers"])
+def test_a_number_without_end_is_named(tmp_path: Path, where: str) -> None:
+    """GIVEN a number of 100,000 digits, which Python does not read THEN the error names its key and how long it is."""
+    folder = write_model(tmp_path / "bad")
+    number = "9" * 100_000
+    inner = {"hidden_size": number, "text_config": f'{{"vocab_size": -{number}}}', "layers": f"[1, {number}]"}[where]
+    (folder / "config.json").write_text(f'{{"model_type": "gemma2", "eos": 12345, "{where}": {inner}}}')
+    named = {"hidden_size": "hidden_size is a number of 100,000", "text_config": "vocab_size is a number of 100,000"}
+    with pytest.raises(WeightsError, match=rf"config\.json: .*{named.get(where, 'a number too long')}") as caught:
+        find_model(str(folder))
+    one_line(caught.value)
+
+
+def test_a_number_without_end_in_a_header_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    raw = f'{{"w": {{"dtype": "F32", "shape": [{"9" * 100_000}], "data_offsets": [0, 4]}}}}'.encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
+    with pytest.raises(WeightsError, match="header is not JSON .*shape is a number of 100,000 digits"):
+        read_header(path)
+
+
 def test_a_number_in_quotes_is_shown_in_quotes(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "bad", num_hidden_layers="2")
     with pytest.raises(WeightsError, match="num_hidden_layers is '2'; expected a whole number"):

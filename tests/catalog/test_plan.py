@@ -31,6 +31,29 @@ def sae_folder(tmp_path: Path) -> Path:
     return write_sae(tmp_path / "sae")
 
 
+def test_a_tokenizer_of_another_model_is_refused_before_anything_is_hashed(
+    model_folder: Path, sae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a tokenizer with more ordinary tokens than the model has rows
+    THEN the plan is refused, with both sizes, before the model's bytes are read; extra control tokens are no reason."""
+    path = model_folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    d_vocab = find_model(str(model_folder)).d_vocab
+    special = {"id": d_vocab + 5, "content": "<more>", "special": True}
+    path.write_text(json.dumps(data | {"added_tokens": [special]}))
+    plan(model_folder, sae_folder, tmp_path / "cache")
+    data["model"]["vocab"] |= {f"foreign{i}": d_vocab + i for i in range(7)}
+    path.write_text(json.dumps(data))
+
+    def hashed(*_: object) -> str:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr("wbtui.catalog.plan.model_fingerprint", hashed)
+    expected = rf"vocabulary of {d_vocab + 7:,}, of which 7 tokens .* ids below {d_vocab:,}, .* of another model"
+    with pytest.raises(WeightsError, match=expected):
+        plan(model_folder, sae_folder, tmp_path / "other")
+
+
 def test_moved_copies_keep_their_keys(model_folder: Path, sae_folder: Path, tmp_path: Path) -> None:
     first = plan(model_folder, sae_folder, tmp_path / "cache")
     shutil.copytree(model_folder, tmp_path / "copy" / "tiny")

@@ -22,7 +22,8 @@ from wbtui.catalog.saes import find_sae
 from wbtui.compute.ask import compute_ask
 from wbtui.compute.work import compute_row
 from wbtui.definitions import DEFINITIONS
-from wbtui.errors import Cancelled, UsageError, WbtuiError
+from wbtui.errors import Cancelled, UsageError, WbtuiError, WeightsError
+from wbtui.features.answers import left_out
 from wbtui.features.vocabulary import Vocabulary
 from wbtui.store.columns import Columns
 
@@ -141,6 +142,28 @@ def test_every_score_is_the_dense_one(place: Place, side: str) -> None:
             assert h["z"] == pytest.approx((dense[i] - np.nanmean(dense)) / np.nanstd(dense), abs=1e-3)
             assert h["address"].endswith(f"@{name}#{i}")
     assert [h["score"] for h in found["hits"]] == sorted((h["score"] for h in found["hits"]), reverse=True)
+
+
+def test_features_that_are_not_finite_are_named(place: Place, tmp_path: Path) -> None:
+    """GIVEN an infinite row in one SAE and nothing else in another
+    THEN a search of all layers names both and answers for the rest; of the second alone it is refused by name."""
+    found = place.ask("find", query="w:the", all_layers=True)
+    for sae in found["saes"]:
+        bad = [] if sae["sae"].startswith("L1-") else [BAD]
+        assert (sae["nonfinite"], sae["nonfinite_rows"]) == (len(bad), bad)
+        assert left_out(sae) == (
+            f"{sae['sae']}: 1 feature left out, weights that are not finite: #{BAD}" if bad else ""
+        )
+    own = Place(tmp_path, place.kind)
+    path = own.model / "saes" / "L2" / "sae_weights.safetensors"
+    weights = load_file(path)
+    weights["W_dec"] = np.full_like(weights["W_dec"], np.inf)
+    save_file(weights, path)
+    found = own.ask("find", query="w:the", all_layers=True)
+    assert [s["sae"] for s in found["skipped"]] == ["L2"]
+    assert "L2: none of its decoder rows is finite and not zero" in found["skipped"][0]["why"]
+    with pytest.raises(WeightsError, match=r"@L2: none of its decoder rows is finite and not zero .*sae_weights"):
+        own.ask("find", "L2", query="w:the")
 
 
 def test_ranks_and_words_are_those_of_the_record(place: Place) -> None:

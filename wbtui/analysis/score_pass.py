@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbtui.analysis.nulls import NoRows
 from wbtui.analysis.pool import one_thread, spread
 from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop, poll
@@ -64,7 +65,7 @@ def score_rows(
 
     Raises:
         Cancelled: ``stop`` said so.
-        UsageError: no usable row.
+        NoRows: no usable row.
     """
     q = queries.float().T.contiguous()  # [D, K]
     sample = _Sample(n)
@@ -203,7 +204,7 @@ def _finish(dots: Tensor, squares: Tensor | None, sample: list[_Part], centre: b
         square = squares.double().cpu().numpy().clip(min=0.0)
         usable = np.isfinite(square) & (square > 0) & np.isfinite(products).all(1)
         if not usable.any():
-            raise UsageError("a dictionary without a finite, non-zero row", "rows to score")
+            raise NoRows("a dictionary without a finite, non-zero row", "rows to score")
         trace = float(square[usable].mean())
         lengths = Lengths(np.sqrt(square), usable, trace, _trace_of_square(rows, trace))
     usable, count = lengths.usable, int(lengths.usable.sum())

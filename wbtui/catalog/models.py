@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wbtui import settings
+from wbtui import jsontext, settings
 from wbtui.address import is_path
 from wbtui.catalog.architectures import ARCHITECTURES, architecture_of, dimensions, effective_config
 from wbtui.catalog.attention import headless_layers
@@ -54,9 +53,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         size = found.st_size
         if size > MAX_CONFIG_BYTES:
             raise WeightsError(f"{path}: {size} bytes", f"{what} of at most {MAX_CONFIG_BYTES} bytes")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = jsontext.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror or error}", what) from None
+    except jsontext.LongNumber as error:
+        raise WeightsError(f"{path}: {error}", f"{what}, with numbers that a model can have") from None
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not JSON ({error})", what) from None
     if not isinstance(data, dict):

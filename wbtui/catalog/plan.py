@@ -16,6 +16,7 @@ from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
 from wbtui.catalog.models import ModelInfo, model_config
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.tensors import tensor_files, tokens_tensors
+from wbtui.catalog.tokenizer import refuse_foreign
 from wbtui.definitions import (
     CHECK_NULLS,
     DICTIONARY_NULLS,
@@ -26,7 +27,7 @@ from wbtui.definitions import (
     to_json,
 )
 from wbtui.errors import WeightsError
-from wbtui.store.fingerprints import bytes_fingerprint
+from wbtui.store.fingerprints import bytes_fingerprint, is_remembered
 from wbtui.store.keys import ProductSpec, slug
 from wbtui.tensorfile import read_header
 
@@ -93,6 +94,8 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
     _check_shapes(model, names, roles)
     with ThreadPoolExecutor(1) as beside:  # hashing lets other threads run: the SAE's bytes beside the model's
         of_sae = beside.submit(sae_identity, names, arch, sae, where, memo)
+        if not is_remembered(names[roles["embedding"]], memo):  # gigabytes are hashed for the first time
+            refuse_foreign(folder, model.d_vocab)
         model_print = model_fingerprint(names, arch, model.tied, where, memo)
         tokenizer = tokenizer_fingerprint(folder)
         sae_parts = of_sae.result()

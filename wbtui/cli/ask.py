@@ -179,7 +179,9 @@ def _sort(text: str | None, columns: tuple[str, ...], usual: str) -> tuple[str, 
 
 
 def meaning_lines(answer: dict[str, Any]) -> list[str]:
-    """What a find query was taken to mean."""
+    """What a find query was taken to mean, and what was left out."""
+    from wbtui.features import answers
+
     lines = []
     for word in answer["words"]:
         tokens = " ".join(f'"{t["text"]}"' for t in word["tokens"])
@@ -188,6 +190,7 @@ def meaning_lines(answer: dict[str, Any]) -> list[str]:
         lines.append(f"a direction of the stream at {answer['position']}")
     for sae in answer["skipped"]:
         lines.append(f"without {sae['sae']}: {sae['why']}")
+    lines += [line for sae in answer["saes"] if (line := answers.left_out(sae))]
     if answer.get("unmasked"):
         lines.append("ranks and words without the token mask, which is not computed yet")
     return lines

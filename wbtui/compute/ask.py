@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbtui.analysis.nulls import NoRows
 from wbtui.analysis.score_pass import score_columns, score_rows
 from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop, TileBuffer, poll
@@ -127,11 +128,19 @@ class Question:
         kept: list[Lengths] = _RESIDENT.get(key, list, lambda _: sae.d_sae * 9)  # filled below, by the first question
         lengths = kept[0] if kept else None
         columns = source.columns(side)
-        if columns is not None:
-            scores = score_columns(columns, queries, centre=centre, lengths=lengths, stop=self.stop)
-        else:
-            blocks = partial(source.blocks, side)
-            scores = score_rows(blocks, queries, centre=centre, n=source.n, lengths=lengths, stop=self.stop)
+        try:
+            if columns is not None:
+                scores = score_columns(columns, queries, centre=centre, lengths=lengths, stop=self.stop)
+            else:
+                blocks = partial(source.blocks, side)
+                scores = score_rows(blocks, queries, centre=centre, n=source.n, lengths=lengths, stop=self.stop)
+        except NoRows:
+            what = "decoder rows" if side == "writes" else "encoder columns"
+            raise WeightsError(
+                f"{self.model.name}@{sae.name}: none of its {what} is finite and not zero ({sae.path})",
+                "rows to score",
+                "copy or download the file again",
+            ) from None
         kept[:] = [scores.lengths]
         return scores
 

@@ -22,17 +22,21 @@ from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import at_position, identity, label, parse_position, read_position, writes_at
 from wbtui.compute.ask import WORDS, Question, number
-from wbtui.errors import UsageError
+from wbtui.errors import UsageError, WeightsError
 from wbtui.features.asking import Asked, NoToken, Spelled, near, parse, tokens_of
 from wbtui.sources.vector import read_vector
 from wbtui.sources.vocabulary import split
+
+NAMED = 8
+"""Features whose weights are not finite that an answer names; it counts all."""
 
 
 def find(question: Question) -> dict[str, Any]:
     """Answer ``find``: args {query, all_layers, top, at}.
 
     Returns:
-        dict: {query, side, kind, words, position, norm, saes: [{sae, …, mean, std, dimensions}], skipped: [{sae,
+        dict: {query, side, kind, words, position, norm, saes: [{sae, …, mean, std, dimensions, usable,
+        nonfinite, nonfinite_rows}], skipped: [{sae,
         why}], hits: [{address, sae, layer, site, feature, score, cosine, z, tail, rank, ranks, words, others}]}, hits
         best first. Parts that are told on the way are {sae: {…}, hits: […]} without ranks and words.
     """
@@ -54,7 +58,13 @@ def find(question: Question) -> dict[str, Any]:
             answer["skipped"].append({"sae": sae.name, "why": source.reads_absent})
             continue
         above = hits[-1]["score"] if len(hits) == top else -np.inf
-        found = score_sae(question, sae, asked.side, query, whole=whole, top=top, above=above)
+        try:
+            found = score_sae(question, sae, asked.side, query, whole=whole, top=top, above=above)
+        except WeightsError as error:
+            if len(chosen) == 1:
+                raise
+            answer["skipped"].append({"sae": sae.name, "why": error.found})
+            continue
         answer["saes"].append(found[0])
         hits = sorted([*hits, *found[1]], key=lambda h: (-h["score"], h["layer"], h["feature"]))[:top]
         question.tell((at + 1) / (len(chosen) + 1), {"sae": found[0], "hits": found[1]})
@@ -78,8 +88,11 @@ def score_sae(
     scores = question.scored(sae, side, query[None], centre=centre)
     found = strongest(scores, top, above)
     length = float(query.norm())
+    bad = np.flatnonzero(~np.isfinite(scores.norms))
     about = question.place(sae) | {
         "usable": int(scores.usable.sum()),
+        "nonfinite": len(bad),
+        "nonfinite_rows": bad[:NAMED].tolist(),
         "mean": number(found.mean),
         "std": number(found.std),
         "dimensions": number(scores.dimensions()),

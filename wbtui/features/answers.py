@@ -64,6 +64,17 @@ def words_text(words: Sequence[Mapping[str, Any]], count: int = 6) -> str:
     return " ".join(str(w["text"]) for w in words[:count])
 
 
+def left_out(sae: dict[str, Any]) -> str:
+    """Which features of an SAE a search had to leave out because their weights are not finite; empty: none."""
+    count = int(sae.get("nonfinite") or 0)
+    if not count:
+        return ""
+    rows = sae.get("nonfinite_rows") or []
+    named = ", ".join(f"#{row}" for row in rows) + (" …" if count > len(rows) else "")
+    what = "feature" if count == 1 else "features"
+    return f"{sae['sae']}: {count:,} {what} left out, weights that are not finite: {named}"
+
+
 def tail_text(tail: float) -> str:
     """A tail as people read it."""
     if math.isnan(tail):

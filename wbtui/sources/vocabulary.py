@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wbtui import schema
+from wbtui import jsontext, schema
+from wbtui.catalog.tokenizer import foreign
 from wbtui.errors import WeightsError
 
 MAX_TOKENIZER_BYTES = 500_000_000
@@ -79,11 +79,7 @@ def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray
     ids = np.fromiter(tokens.raw, np.int64, len(tokens.raw))
     beyond = sorted(set(ids[ids >= d_vocab].tolist()) - tokens.special)
     if beyond:
-        raise WeightsError(
-            f"{where}: {len(beyond)} tokens from id {beyond[0]} on have no row in the model",
-            f"ids below {d_vocab}, the model's vocab_size",
-            "the tokenizer is of another model",
-        )
+        raise foreign(where, len(beyond), beyond[-1], d_vocab)
     there = np.zeros(d_vocab, bool)
     there[ids[ids < d_vocab]] = True
     raws = list(map(tokens.raw.get, range(d_vocab), itertools.repeat(b"")))
@@ -200,7 +196,7 @@ def parse_tokenizer(text: str, where: str) -> Tokens:
         WeightsError: not JSON, malformed, or of a scheme that is not understood.
     """
     try:
-        data = json.loads(text)
+        data = jsontext.loads(text)
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{where}: not JSON ({error})", "a tokenizer.json") from None
     model = data.get("model") if isinstance(data, dict) else None

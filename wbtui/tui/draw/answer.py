@@ -9,7 +9,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from wbtui.display import fit, safe_token_text
-from wbtui.features.answers import tail_text, value, words_text
+from wbtui.features.answers import left_out, tail_text, value, words_text
 from wbtui.features.flow_text import bar, cosine_text, missing_modules, sentence
 from wbtui.tui.draw.line import Line, cut, wrap
 
@@ -129,6 +129,7 @@ def meaning_line(answer: Row) -> str:
     if answer.get("position"):
         parts.append(f"a direction at {answer['position']}")
     parts += [f"without {s['sae']}: {s['why']}" for s in answer.get("skipped") or ()]
+    parts += [line for sae in answer.get("saes") or () if (line := left_out(sae))]
     return safe_token_text("   ".join(parts) or " ")
 
 
