@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_is_hashed(
     """GIVEN a tokenizer with more ordinary tokens than the model has rows
     THEN the plan is refused, with both sizes, before the model's bytes are read; extra control tokens are no reason."""
     path = model_folder / "tokenizer.json"
-    data = json.loads(path.read_text())
     d_vocab = find_model(str(model_folder)).d_vocab
+    data: dict[str, Any] = {"model": {"type": "BPE", "vocab": {f"t{i}": i for i in range(d_vocab)}}}
     special = {"id": d_vocab + 5, "content": "<more>", "special": True}
     path.write_text(json.dumps(data | {"added_tokens": [special]}))
     plan(model_folder, sae_folder, tmp_path / "cache")

@@ -162,7 +162,7 @@ def test_features_that_are_not_finite_are_named(place: Place, tmp_path: Path) ->
     found = own.ask("find", query="w:the", all_layers=True)
     assert [s["sae"] for s in found["skipped"]] == ["L2"]
     assert "L2: none of its decoder rows is finite and not zero" in found["skipped"][0]["why"]
-    with pytest.raises(WeightsError, match=r"@L2: none of its decoder rows is finite and not zero .*sae_weights"):
+    with pytest.raises(WeightsError, match=r"@L2: none of its decoder rows is finite and not zero .*saes/L2"):
         own.ask("find", "L2", query="w:the")
 
 
