@@ -283,10 +283,11 @@ def main(argv: list[str] | None = None) -> int:
                 result[kind][str(n)] = peer(kind, n, size, given.repeats)
     print("\n".join(table(result)))
     for n, found in result["explorer"].items():
+        slow = found["filter_key"]["typed_on_ms"]
         print(
             f"keys held for 2 s, {int(n):,} rows: the cursor stands {found['held']['cursor_stands_after_ms']} ms after "
             f"the last, the card {found['held']['card_stands_after_ms']} ms (worst of {len(found['held']['tries'])}); "
-            f"a filter typed at {TYPED_PER_SECOND} keys a second: {found['filter_key']['typed_on_ms']} ms after the last"
+            f"a filter typed at {TYPED_PER_SECOND} keys a second: {slow} ms after the last"
         )
     result["missed"] = missed(result)
     print("aims missed: " + ("; ".join(result["missed"]) or "none"))
