@@ -215,3 +215,18 @@ def test_a_record_and_an_export_wait_for_no_check_and_a_summary_does(
     assert wbtui("show", "demo@L3", "--no-compute").code == 2
     wbtui("show", "demo@L3")
     assert asked == [True]
+
+
+def test_a_command_imports_its_own_module_alone() -> None:
+    from wbtui.cli import COMMANDS, _register, cli
+
+    _register()
+    assert set(cli.commands) == set(COMMANDS), "every command is in the table of modules"
+    code = (
+        "import sys; from wbtui.cli import main; code = main(['models', '--help']); "
+        "loaded = {m for m in sys.modules if m.startswith('wbtui.cli.')}; "
+        "sys.exit(code or not loaded <= {'wbtui.cli.listing', 'wbtui.cli.common', 'wbtui.cli.options'})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "wbtui models" in ran.stdout

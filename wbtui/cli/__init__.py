@@ -6,6 +6,7 @@ stdout is data, stderr is words. Exit codes: 0 done, 1 work failed, 2 usage, 3 s
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -17,9 +18,29 @@ from wbtui import __version__, paths, settings
 from wbtui.display import safe_lines
 from wbtui.errors import WbtuiError
 
+MODULES = {
+    "ask": ("edges", "find", "flow"), "cache": ("cache",), "check": ("check",), "compute": ("compute",),
+    "config": ("config",), "daemon": ("daemon",), "doctor": ("doctor",), "download": ("download", "releases"),
+    "export": ("export",), "labels": ("labels",), "listing": ("keys", "models", "saes"), "match": ("match",),
+    "notes": ("notes",), "open": ("demo", "open", "screenshot"), "report": ("report",), "show": ("show",),
+}  # fmt: skip
+COMMANDS = {command: module for module, commands in MODULES.items() for command in commands}
+"""Which module has a command: only that one is imported, since all take longer than a tenth of the app's start."""
+
 
 class AddressGroup(click.Group):
     """A group whose first word may be an address instead of a command; commands win."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command, its module imported."""
+        if cmd_name in COMMANDS:
+            importlib.import_module(f"wbtui.cli.{COMMANDS[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command."""
+        _register()
+        return super().list_commands(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if any(word in ("--help", "-h", "--version") for word in args[:1]):
@@ -29,7 +50,7 @@ class AddressGroup(click.Group):
         while place < len(args) and args[place].startswith("-") and args[place] != "--":
             place += 2 if args[place] in VALUED else 1
         front, rest = args[:place], args[place:]
-        if rest and rest[0] in self.commands:
+        if rest and rest[0] in COMMANDS:
             return super().parse_args(ctx, [*rest, *front])
         return super().parse_args(ctx, ["open", *front, *rest])
 
@@ -58,7 +79,6 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code (the ``wbtui`` script)."""
-    _register()
     settings.clear_flags()
     try:
         result = cli.main(args=argv, prog_name="wbtui", standalone_mode=False)
@@ -107,22 +127,6 @@ def _internal(error: Exception) -> int:
 
 
 def _register() -> None:
-    """Import the command modules (each keeps heavy imports inside its functions)."""
-    from wbtui.cli import (  # noqa: F401
-        ask,
-        cache,
-        check,
-        compute,
-        config,
-        daemon,
-        doctor,
-        download,
-        export,
-        labels,
-        listing,
-        match,
-        notes,
-        open,
-        report,
-        show,
-    )
+    """Import every command's module (each keeps heavy imports inside its functions)."""
+    for module in MODULES:
+        importlib.import_module(f"wbtui.cli.{module}")
