@@ -90,11 +90,15 @@ def weights(n: int, dim: int) -> torch.Tensor:
     return out
 
 
-def paired(run: Callable[[], object], floor: Callable[[], object], repeat: int) -> dict[str, float]:
+def paired(
+    run: Callable[[], object], floor: Callable[[], object], repeat: int, before: Callable[[], object] | None = None
+) -> dict[str, float]:
     """Medians of a run, of the floor before it, and of their ratio: wall time, and CPU time, which neighbours cannot
-    steal (comparable on one thread only: waiting threads spin)."""
+    steal (comparable on one thread only: waiting threads spin). ``before`` is called, unmeasured, before each pair."""
     pairs, cpu = [], []
     for _ in range(repeat):
+        if before is not None:
+            before()
         start = time.process_time()
         floor_s = timed(floor)
         middle = time.process_time()

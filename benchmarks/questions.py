@@ -7,8 +7,8 @@ run of its floor, and the ratio is the median of those pairs. Files are made in 
 8 GB of it (and of page cache); the default is 4 SAEs of full size, since SAEs are read one after another and the ratio
 does not depend on how many there are; ``--shrink`` divides the features.
 
-Row lengths and mappings are kept between questions, as the worker keeps them; ``first find`` is a question that has
-to make them.
+Row lengths and mappings are kept between questions, as the worker keeps them; ``first`` is a question that has to make
+them.
 
 Run with ``python -m benchmarks.questions``; ``--json FILE`` writes all numbers.
 """
@@ -148,10 +148,8 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
         "find r:": (lambda: ask("W_enc", query), lambda: files.read("W_enc", threads)),
         "edges": (edges_of_one, lambda: files.read("W_dec", threads)),
     }
-    first = paired(
-        lambda: (files.lengths.clear(), files.matrices.clear(), cases["find w:"][0]()), cases["find w:"][1], repeat
-    )
-    out["first find"] = first
+    for name, short in (("find w:", "first w:"), ("find r:", "first r:")):
+        out[short] = paired(*cases[name], repeat, before=lambda: (files.lengths.clear(), files.matrices.clear()))
     for name, (run, floor) in cases.items():
         run()
         out[name] = paired(run, floor, repeat)

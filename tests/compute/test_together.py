@@ -57,6 +57,37 @@ def test_cosines_and_rank_are_the_dense_ones(tmp_path: Path, kind: str) -> None:
     draw /= np.linalg.norm(draw, axis=1, keepdims=True)
     pairs = np.abs(draw @ draw.T)[np.triu_indices(400, 1)]
     assert answer["null"]["isotropic"]["pair_p99"] == pytest.approx(np.quantile(pairs, 0.99), abs=0.04)
-    for bad in ([], [60], [-1], ["x"], list(range(60)) * 4):
-        with pytest.raises(UsageError):
+    for bad in ([], [60], [-1], ["x"], [True], list(range(60)) * 4):
+        with pytest.raises(UsageError) as told:
             compute_ask({**request, "args": {"rows": bad}})
+        assert told.value.expected and told.value.do
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt2"])
+def test_features_of_several_saes_stand_in_one_stream(tmp_path: Path, kind: str) -> None:
+    """Widths differ, and one lives in front of W_O: rows are compared where they meet, in the residual stream."""
+    folder = tiny_model(tmp_path, kind)
+    saes = folder / "saes"
+    tiny_sae(saes, folder, d_sae=60, name="one")
+    tiny_sae(saes, folder, d_sae=33, zero_rows=(4,), name="two", seed=5)
+    model = find_model(str(folder))
+    plan = plan_tokens(model, find_sae(model, str(saes / "one")), DEFINITIONS["folded"], tmp_path / "cache")
+    request = {"cache": str(tmp_path / "cache"), "spec": plan.tokens.to_json(), "what": "set"}
+    one, two = (find_sae(model, str(saes / name)).name for name in ("one", "two"))
+    members = [[two, 32], [one, 50], [two, 4], [one, 3], [two, 0]]
+    answer = compute_ask({**request, "args": {"members": members}})
+    files = {
+        name: load_file(saes / name / "sae_weights.safetensors")["W_dec"].astype("float64") for name in ("one", "two")
+    }
+    rows = np.array([files["two"][32], files["one"][50], files["one"][3], files["two"][0]])
+    if kind == "gpt2":
+        rows = rows - rows.mean(1, keepdims=True)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert (answer["saes"], answer["features"]) == ([two, one, one, two], [32, 50, 3, 0])
+    assert (answer["absent_saes"], answer["absent"]) == ([two], [4])
+    assert np.array(answer["cosines"]) == pytest.approx(rows @ rows.T, abs=6e-5)
+    assert all(null["rank"] > 1 and null["n"] >= 96 for null in answer["null"].values())
+    for bad in ([["none", 1]], [[two, 33]], [[one]], [[one, "3"]]):
+        with pytest.raises(UsageError) as told:
+            compute_ask({**request, "args": {"members": bad}})
+        assert told.value.expected and told.value.do

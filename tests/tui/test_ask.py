@@ -101,10 +101,11 @@ class Service(FakeClient):
                                "ends": {"back": "first dictionary", "forward": "cut"}, "modules": [],
                                "thresholds": args["thresholds"]}}  # fmt: skip
         if what == "set":
-            rows = args["rows"]
+            saes, rows = [m[0] for m in args["members"]], [m[1] for m in args["members"]]
             null = {kind: {"pair_p99": 0.2, "rank": 1.9, "n": 96} for kind in ("isotropic", "decoder_cov")}
             cosines = [[1.0 if i == j else 0.1 for j in rows] for i in rows]
-            return {"answer": {"features": rows, "absent": [], "cosines": cosines, "rank": 1.9, "null": null}}
+            return {"answer": {"features": rows, "saes": saes, "absent": [], "absent_saes": [], "cosines": cosines,
+                               "rank": 1.9, "null": null}}  # fmt: skip
         raise AssertionError(what)
 
 
@@ -203,7 +204,16 @@ async def test_find_mark_set_page_export(
         text = screen_text(app)
         assert "2 marked" in text
         assert [re.split(" +", line)[2] for line in text.splitlines() if "●" in line] == ["L2#20", "L1#12"], text
-        await pilot.press("home", "M")
+        await pilot.press("home", "M")  # one mark of each SAE: a set over both, each in its own words
+        await until(pilot, lambda: isinstance(app.screen, SetScreen), "the set over both")
+        sets = await page(pilot, SetScreen)
+        assert {(p.label, p.rows) for p in sets.parts} == {("L1", (12,)), ("L2", (20,))}
+        text = screen_text(app)
+        assert "2 marked features of 2 SAEs" in text and "L1#12" in text and "L2#20" in text
+        await pilot.press("escape")
+        await pilot.press("slash")
+        await type_in(pilot, "layer=1")
+        await pilot.press("enter", "M")
         assert "two or more marked" in screen.notice[0]
         while (screen.rows[screen.at]["sae"], screen.rows[screen.at]["feature"]) != ("L1", 10):
             await pilot.press("down")
@@ -218,6 +228,9 @@ async def test_find_mark_set_page_export(
         assert len(list(tmp_path.glob("*cosines.csv"))) == len(list(tmp_path.glob("*.svg"))) == 1
         await pilot.press("escape")
         # the same in an SAE that is not open, with one mark from before
+        await pilot.press("slash", "home", "ctrl+k")
+        await type_in(pilot, "layer=2")
+        await pilot.press("enter")
         while (screen.rows[screen.at]["sae"], screen.rows[screen.at]["feature"]) != ("L2", 21):
             await pilot.press("down")
         await pilot.press("m", "up", "M")

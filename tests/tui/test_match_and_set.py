@@ -20,6 +20,7 @@ from wbtui.catalog.plan_match import plan_match
 from wbtui.catalog.saes import find_sae
 from wbtui.definitions import MatchDefinition
 from wbtui.errors import ServiceError
+from wbtui.features.marked import Part
 from wbtui.features.table import FeatureTable
 from wbtui.store.products import Product
 from wbtui.tui.draw.line import text_of
@@ -66,13 +67,14 @@ def match(place: Place) -> None:
     Product(place.cache, plan.product).write_whole(columns)
 
 
-def together(rows: list[int], place: Place) -> dict[str, Any]:
+def together(members: list[list[Any]], place: Place) -> dict[str, Any]:
     """What the service answers to ``set``."""
-    units = unit(place, "L1")[rows]
+    saes, rows = [m[0] for m in members], [m[1] for m in members]
+    units = np.array([unit(place, sae)[row] for sae, row in members])
     null = {"pair_p99": 0.6, "rank": 2.5, "n": 96}
     return {
-        "features": rows, "absent": [], "cosines": (units @ units.T).tolist(), "rank": 2.1,
-        "null": {"isotropic": null, "decoder_cov": null},
+        "features": rows, "saes": saes, "absent": [], "absent_saes": [], "rank": 2.1,
+        "cosines": (units @ units.T).tolist(), "null": {"isotropic": null, "decoder_cov": null},
     }  # fmt: skip
 
 
@@ -182,7 +184,7 @@ async def test_filter_mark_set_page_export(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     client = FakeClient(
-        ask=lambda **fields: {"answer": together(fields["args"]["rows"], pair)},
+        ask=lambda **fields: {"answer": together(fields["args"]["members"], pair)},
         compute=lambda **fields: ServiceError("nearest features are not what is tested"),
     )
     app = pair.app(pair.address("L1"), client)
@@ -262,7 +264,7 @@ def test_cosines_are_drawn_at_any_number_and_width_and_read_without_colour(
         cosines[0, n - 1] = cosines[n - 1, 0] = 0.65 if n > 2 else -0.85
     null = {"isotropic": {"pair_p99": 0.25, "rank": 3.0, "n": 96}}
     answer = {"features": list(range(n)), "absent": [149], "cosines": cosines.tolist(), "rank": 1.5, "null": null}
-    lines = [text_of(line) for line in cosines_block(table, answer, width)]
+    lines = [text_of(line) for line in cosines_block([Part(table, tuple(range(n)))], answer, width)]
     assert all(cell_len(line) <= width for line in lines)
     text = "\n".join(lines)
     if n == 1:

@@ -51,7 +51,7 @@ class Answers(Service):
 
     async def ask(self, **fields: Any) -> dict[str, Any]:
         if fields["what"] == "set":
-            return {"answer": together(fields["args"]["rows"], self.place)}
+            return {"answer": together(fields["args"]["members"], self.place)}
         return await super().ask(**fields)
 
 

@@ -27,12 +27,14 @@ R = TypeVar("R")
 Blocks = Callable[[], Iterable[Tensor]]
 """All rows of one side, ``[n, D]`` blocks of any floating dtype and strides, each time it is called."""
 
-WAVE = 32
+WAVE = 16
 """Blocks of rows that are there at once, to be shared out among threads."""
-NEAR = 64
+NEAR = 128
 """Rows that are gone through more than once, while they are in a core's cache."""
 CHUNK = 64
-"""Rows of a column-major dictionary's matrix read at once."""
+"""Rows of a column-major dictionary's matrix read at once where they are gone through twice."""
+LONG = 256
+"""The same where they are gone through once."""
 PIECE = 4096
 """Its columns that one thread takes."""
 COLUMNS = 512
@@ -74,15 +76,9 @@ def score_rows(
     def work(item: tuple[Tensor, int | None]) -> tuple[Tensor, Tensor | None, _Part | None]:
         poll(stop)
         x = item[0].to(device=q.device, dtype=torch.float32)
-        dot, square = torch.empty((len(x), q.shape[1]), device=q.device), None
+        square = None
         if lengths is None:
-            square = torch.empty(len(x), device=q.device)
-            for a in range(0, len(x), NEAR):  # while they are in the nearest cache
-                near = x[a : a + NEAR]
-                dot[a : a + NEAR] = _dots(near, q)
-                square[a : a + NEAR] = _squares(near)
-                if centre:
-                    square[a : a + NEAR] -= near.sum(1).square() / x.shape[1]
+            dot, square = _with_squares(x, q, centre)
         else:
             dot = _dots(x, q)
         return dot, square, None if item[1] is None else sample.part(x, dot, item[1])
@@ -117,26 +113,29 @@ def score_columns(
         raise UsageError("a dictionary without rows", "at least one feature")
     dots = torch.zeros((len(q), n), dtype=torch.float32, device=q.device)
     squares = torch.zeros(n, dtype=torch.float32, device=q.device) if lengths is None else None
+    chunk = CHUNK if lengths is None else LONG
 
     def work(columns: tuple[int, int]) -> None:
         a, b = columns
         dot, square = dots[:, a:b], None if squares is None else squares[a:b]
         total = torch.zeros(b - a, dtype=torch.float32, device=q.device)
-        ones = torch.ones(CHUNK, dtype=torch.float32, device=q.device)
-        buffer = torch.empty((CHUNK, b - a if square is not None else 0), dtype=torch.float32, device=q.device)
-        for c in range(0, width, CHUNK):
+        ones = torch.ones(chunk, dtype=torch.float32, device=q.device)
+        squares_of = torch.zeros((chunk, b - a if square is not None else 0), dtype=torch.float32, device=q.device)
+        for stored, some in zip(matrix[:, a:b].split(chunk), q.split(chunk, dim=1), strict=True):
             poll(stop)
-            part = matrix[c : c + CHUNK, a:b].to(device=q.device, dtype=torch.float32)
+            part = stored.to(device=q.device, dtype=torch.float32)
             if len(q) == 1:
-                dot[0].addmv_(part.T, q[0, c : c + CHUNK])
+                dot[0].addmv_(part.T, some[0])
             else:
-                dot.addmm_(q[:, c : c + CHUNK], part)
+                dot.addmm_(some, part)
             if square is not None:
-                square.addmv_(torch.mul(part, part, out=buffer[: len(part)]).T, ones[: len(part)])
+                squares_of[: len(part)].addcmul_(part, part)
                 if centre:
                     total.addmv_(part.T, ones[: len(part)])
-        if square is not None and centre:
-            square -= total.square() / width
+        if square is not None:
+            torch.sum(squares_of, dim=0, out=square)
+            if centre:
+                square -= total.square() / width
 
     sample = _Sample(n)
 
@@ -226,12 +225,28 @@ def _dots(x: Tensor, q: Tensor) -> Tensor:
     return torch.mv(x, q[:, 0])[:, None] if q.shape[1] == 1 else x @ q
 
 
-def _squares(x: Tensor) -> Tensor:
-    """Square lengths of rows; where they are columns of a row-major matrix, without the slow strided reduction."""
-    if x.stride(1) == 1 or len(x) < 2:
-        return torch.linalg.vector_norm(x, dim=1).square()
-    y = x.T
-    return torch.mv((y * y).T, torch.ones(len(y), dtype=y.dtype, device=y.device))
+def _with_squares(x: Tensor, q: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
+    """``x q`` and the square lengths of rows, with the rows read from memory once.
+
+    Few calls for each piece: two threads share one interpreter.
+    """
+    if x.stride(1) != 1 and len(x) > 1:  # columns of a row-major matrix: a reduction along them is slow
+        y = x.T
+        dot, square = _dots(x, q), torch.mv((y * y).T, torch.ones(len(y), dtype=y.dtype, device=y.device))
+        return dot, square - y.sum(0).square_() / len(y) if centre else square
+    dot, length = torch.empty((len(x), q.shape[1]), device=q.device), torch.empty(len(x), device=q.device)
+    one = q[:, 0] if q.shape[1] == 1 else None
+    pieces = x.split(NEAR)
+    for near, to, long in zip(pieces, (dot if one is None else dot[:, 0]).split(NEAR), length.split(NEAR), strict=True):
+        if one is None:
+            torch.mm(near, q, out=to)
+        else:
+            torch.mv(near, one, out=to)
+        torch.linalg.vector_norm(near, dim=1, out=long)
+    square = length.square_()
+    if centre:
+        square -= torch.cat([near.sum(1) for near in pieces]).square_() / x.shape[1]
+    return dot, square
 
 
 def _trace_of_square(rows: Tensor, trace: float) -> float:

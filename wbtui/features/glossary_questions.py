@@ -33,10 +33,11 @@ _MATCH = {
 }
 _SET = {
     "effective rank": "of marked features: exp of the entropy of the singular values of their unit decoder rows, each "
-    "over their sum; n for n orthogonal rows, 1 for copies of one; beside it the same of as many random directions",
-    "shared words": "words beyond noise in two or more of the features, beside as many features of the SAE at random",
-    "shared heads": "features that a head of the reading layer sees above noise, the share of all features that it "
-    "sees, and the chance of as many at random (hypergeometric)",
+    "over their sum; n for n orthogonal rows, 1 for copies of one; beside it the same of as many random directions, "
+    "over several SAEs with each one's covariance",
+    "shared words": "words beyond noise in two or more of the features, beside as many features of each SAE at random",
+    "shared heads": "features that a head of the layer that reads them first sees above noise, the share of all "
+    "features of their SAEs that it sees, and the chance of as many at random (hypergeometric, convolved over SAEs)",
 }
 
 

@@ -1,7 +1,8 @@
-"""What some features have in common: words that several of them write or read, heads that see several of them.
+"""What some features have in common, of one SAE or of several of a model: words that several of them write or read,
+heads that see several of them.
 
-Beside each count stands what chance gives: the same for as many features drawn at random from the SAE (seeded), so that
-a word that half of all features write is no find.
+Beside each count stands what chance gives: the same for as many features drawn at random from each of the SAEs
+(seeded), so that a word that half of all features write is no find.
 """
 
 from __future__ import annotations
@@ -20,6 +21,46 @@ if TYPE_CHECKING:
 
 DRAWS = 100
 MOST_WORDS = 40
+SHORT = 10
+"""Characters of an SAE's name up to which a set's features carry it whole."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some features of one SAE, in a set."""
+
+    table: FeatureTable
+    rows: tuple[int, ...]
+    sae: str = ""
+    """Its name."""
+    label: str = ""
+    """Of the SAE, in front of ``#``; empty where the set is of one SAE."""
+
+    def name(self, row: int) -> str:
+        """A feature of it in the set."""
+        return f"{self.label}#{row}"
+
+
+def labels(saes: Sequence[tuple[str, int]]) -> list[str]:
+    """Short names for SAEs in a set: their own where those are short, else the layer, with a letter where it is not
+    alone. None where there is but one SAE.
+
+    Args:
+        saes: (name, layer) of each.
+    """
+    if len(saes) < 2:
+        return [""] * len(saes)
+    taken = {name for name, _ in saes if len(name) <= SHORT}
+    out: list[str] = []
+    for name, layer in saes:
+        label, letter = name, "a"
+        if len(name) > SHORT:
+            label = f"L{layer}"
+            while label in taken:
+                label, letter = f"L{layer}{letter}", chr(ord(letter) + 1)
+            taken.add(label)
+        out.append(label)
+    return out
 
 
 @dataclass(frozen=True)
@@ -31,8 +72,9 @@ class Shared:
     """Features that have it beyond noise."""
     best_z: float
     base: float
-    """Share of all features of the SAE that have it."""
-    features: tuple[int, ...]
+    """Share of all features of the set's SAEs that have it."""
+    features: tuple[str, ...]
+    """Which: ``#7``, or ``L3#7`` in a set over several SAEs."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +88,8 @@ class SharedWords:
     random: float
     """Their number for as many features at random: mean over :data:`DRAWS` draws."""
     random_p99: float
+    without: int = 0
+    """Features of the set whose list is not computed."""
 
 
 @dataclass(frozen=True)
@@ -56,67 +100,77 @@ class SharedHead:
     head: int
     side: str
     count: int
+    of: int
+    """Features of the set whose stream the layer is the first to read."""
     base: float
-    """Share of all features that it sees above the noise."""
+    """Share of all features of their SAEs that it sees above the noise."""
     tail: float
-    """Chance that as many features at random hold at least ``count`` that it sees (hypergeometric, exact)."""
+    """Chance that it sees ``count`` or more of as many features at random of each SAE (hypergeometric, exact)."""
 
 
-def shared_words(table: FeatureTable, rows: Sequence[int], side: str = "writes") -> SharedWords | None:
+def shared_words(parts: Sequence[Part], side: str = "writes") -> SharedWords | None:
     """Words beyond noise that two or more of some features share.
 
     Args:
-        table: the features.
-        rows: their numbers.
+        parts: the features, of SAEs of one model.
         side: ``writes`` or ``reads``.
 
     Returns:
         SharedWords | None: None without token strings or without a null (what is beyond noise cannot be told then).
     """
-    if table.vocab is None or not table.thresholds.used:
+    known = [part for part in parts if part.table.vocab is not None and part.table.thresholds.used]
+    if not known:
         return None
-    counts = table.column(f"{side}.n_words")
-    ids = table.column(f"{side}.word_ids")
-    scores = table.column(f"{side}.word_z")
-    word_of = np.asarray(table.vocab.word_ids)
-    depth = np.arange(ids.shape[1])
-    inside = (depth[None, :] < counts[:, None]) & (ids >= 0) & (ids < len(word_of))
-    words = np.where(inside, word_of[np.clip(ids, 0, max(len(word_of) - 1, 0))], -1)
-    chosen = np.asarray(rows, dtype=np.int64)
-    numbers, holders, places = _grouped(words, chosen)
+    vocab = known[0].table.vocab
+    assert vocab is not None
+    word_of = np.asarray(vocab.word_ids)
+    words = [_words(part.table, side, word_of) for part in known]
+    names = [part.name(row) for part in known for row in part.rows]
+    chosen = np.concatenate([own[list(part.rows)] for part, own in zip(known, words, strict=True)])
+    ids = np.concatenate([part.table.column(f"{side}.word_ids")[list(part.rows)] for part in known])
+    scores = np.concatenate([part.table.column(f"{side}.word_z")[list(part.rows)] for part in known])
+    size = int(word_of.max(initial=0)) + 1
+    everyone = sum(np.bincount(own[own >= 0], minlength=size) for own in words)
+    assert isinstance(everyone, np.ndarray)
     found: list[Shared] = []
-    everyone = np.bincount(words[words >= 0], minlength=int(word_of.max(initial=0)) + 1)
-    for word, members, at in zip(numbers, holders, places, strict=True):
+    for word, members, at in zip(*_grouped(chosen), strict=True):
         best = max(float(scores[row, k]) for row, k in zip(members, at, strict=True))
-        token = int(ids[members[0], at[0]])
-        found.append(
-            Shared(
-                table.vocab.word(token), len(members), best, float(everyone[word]) / table.n, tuple(map(int, members))
-            )
-        )
+        share = float(everyone[word]) / sum(part.table.n for part in known)
+        text = vocab.word(int(ids[members[0], at[0]]))
+        found.append(Shared(text, len(members), best, share, tuple(names[row] for row in members)))
     found.sort(key=lambda s: (-s.count, s.base, -s.best_z))
     generator = np.random.default_rng(0)
-    pool = np.flatnonzero(table.available)
-    draws = [
-        len(_grouped(words, generator.choice(pool, min(len(chosen), len(pool)), replace=False))[0])
-        for _ in range(DRAWS if len(chosen) > 1 and len(pool) else 0)
-    ]
+    pools = [np.flatnonzero(part.table.available) for part in known]
+    draws: list[int] = []
+    for _ in range(DRAWS if len(names) > 1 and all(map(len, pools)) else 0):
+        some = [
+            own[generator.choice(pool, min(len(part.rows), len(pool)), replace=False)]
+            for part, own, pool in zip(known, words, pools, strict=True)
+        ]
+        draws.append(len(_grouped(np.concatenate(some))[0]))
     return SharedWords(
         side,
         tuple(found[:MOST_WORDS]),
         len(found),
         float(np.mean(draws)) if draws else math.nan,
         float(np.quantile(draws, 0.99)) if draws else math.nan,
+        sum(len(part.rows) for part in parts if part not in known),
     )
 
 
-def _grouped(words: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
-    """Words that two or more rows hold: their numbers, the rows, the places in the rows' lists."""
-    part = words[rows]
+def _words(table: FeatureTable, side: str, word_of: np.ndarray) -> np.ndarray:
+    """The word's number at each place of every feature's list ``[n, depth]``; -1 where it is inside noise."""
+    counts, ids = table.column(f"{side}.n_words"), table.column(f"{side}.word_ids")
+    inside = (np.arange(ids.shape[1])[None, :] < counts[:, None]) & (ids >= 0) & (ids < len(word_of))
+    return np.where(inside, word_of[np.clip(ids, 0, max(len(word_of) - 1, 0))], -1)
+
+
+def _grouped(part: np.ndarray) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
+    """Words that two or more lines hold: their numbers, the lines, the places in the lines' lists."""
     at, places = np.nonzero(part >= 0)
     values = part[at, places]
     order = np.argsort(values, kind="stable")
-    values, holders, places = values[order], rows[at[order]], places[order]
+    values, holders, places = values[order], at[order], places[order]
     if not len(values):
         return [], [], []
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
@@ -125,50 +179,73 @@ def _grouped(words: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[np.nd
     return [m[0] for m in many], [m[1] for m in many], [m[2] for m in many]
 
 
-def shared_heads(table: FeatureTable, rows: Sequence[int]) -> tuple[list[SharedHead], str]:
-    """Heads of the layer that reads the SAE which see some of the features above the noise; and why there are none.
+def shared_heads(parts: Sequence[Part]) -> tuple[list[SharedHead], str]:
+    """Heads that see some of the features above the noise: of the first layer that reads each one's stream. Features
+    of SAEs that are read first by one layer are counted together, others beside them.
 
     Returns:
-        heads, least likely by chance first; words where nothing can be told, else empty.
+        heads, least likely by chance first; words for the features of which nothing can be told, else empty.
     """
-    shelf = table.heads
+    found: dict[tuple[int, int, str], list[tuple[int, int, int, int]]] = {}
+    why: dict[str, list[str]] = {}
+    for part in parts:
+        absent = _heads_of(part, found)
+        if absent:
+            why.setdefault(absent, []).append(part.label)
+    out = []
+    for (layer, head, side), draws in found.items():
+        count = sum(drawn[0] for drawn in draws)
+        if not count:
+            continue
+        n, k, of = (sum(drawn[i] for drawn in draws) for i in (1, 2, 3))
+        base = k / n if n else math.nan
+        out.append(SharedHead(layer, head, side, count, of, base, _tail(count, [drawn[1:] for drawn in draws])))
+    out.sort(key=lambda h: (h.tail, -h.count, h.layer, h.head, h.side))
+    return out, " · ".join(f"{', '.join(own)}: {text}" if own[0] else text for text, own in why.items())
+
+
+def _heads_of(part: Part, found: dict[tuple[int, int, str], list[tuple[int, int, int, int]]]) -> str:
+    """Count one SAE's features by head and side: (seen, all that are known, all that are seen, known among the set's);
+    says why there is nothing to count."""
+    shelf = part.table.heads
     if shelf is None or shelf.absent:
-        return [], shelf.absent if shelf is not None else "no model at hand"
+        return shelf.absent if shelf is not None else "no model at hand"
     try:
         heads = shelf.table()
         heads.refresh()
     except (WbtuiError, OSError) as error:
-        return [], error.line() if isinstance(error, WbtuiError) else str(error)
+        return error.line() if isinstance(error, WbtuiError) else str(error)
     if not heads.ready:
-        return [], f"the heads of layer {heads.layer} are not computed: h computes them"
-    chosen = np.asarray(rows, dtype=np.int64)
-    out = []
+        return f"the heads of layer {heads.layer} are not computed: h computes them"
+    chosen = np.asarray(part.rows, dtype=np.int64)
     for head in range(heads.n_heads):
         for side in ("query", "key"):
             ratio = heads.head(head, side, "max")
             known = np.isfinite(ratio)
             above = known & (ratio > 1)
-            count = int(above[chosen].sum())
-            if not count:
-                continue
-            n, k = int(known.sum()), int(above.sum())
-            base = k / n if n else math.nan
-            out.append(SharedHead(heads.layer, head, side, count, base, _tail(count, n, k, int(known[chosen].sum()))))
-    out.sort(key=lambda h: (h.tail, -h.count, h.head, h.side))
-    return out, ""
+            numbers = int(above[chosen].sum()), int(known.sum()), int(above.sum()), int(known[chosen].sum())
+            found.setdefault((heads.layer, head, side), []).append(numbers)
+    return ""
 
 
-def _tail(count: int, n: int, k: int, drawn: int) -> float:
-    """P(X >= count) where X of ``drawn`` out of ``n`` hit the ``k``."""
+def _tail(count: int, draws: Sequence[tuple[int, int, int]]) -> float:
+    """P(X >= count) where X are the hits of all draws together, each of ``drawn`` out of ``n`` that have ``k`` hits."""
+    chance = np.ones(1)
+    for n, k, drawn in draws:
+        chance = np.convolve(chance, _hits(n, k, drawn))
+    return min(1.0, float(chance[count:].sum()))
+
+
+def _hits(n: int, k: int, drawn: int) -> np.ndarray:
+    """The hypergeometric chances of 0 … ``drawn`` hits."""
 
     def log_choose(a: int, b: int) -> float:
         return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
 
-    whole = log_choose(n, drawn)
-    low, high = max(count, drawn - (n - k)), min(k, drawn)
-    return min(
-        1.0, sum(math.exp(log_choose(k, x) + log_choose(n - k, drawn - x) - whole) for x in range(low, high + 1))
-    )
+    out, whole = np.zeros(drawn + 1), log_choose(n, drawn)
+    for x in range(max(0, drawn - (n - k)), min(k, drawn) + 1):
+        out[x] = math.exp(log_choose(k, x) + log_choose(n - k, drawn - x) - whole)
+    return out
 
 
 def chain(cosines: np.ndarray) -> list[int]:

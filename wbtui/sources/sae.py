@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     import torch
 
 _TILE = 128
-BLOCK_ROWS = 256
-"""Decoder rows of a block of :meth:`SaeSource.blocks`: a block of them stays in a core's cache."""
+BLOCK_ROWS = 1024
+"""Decoder rows of a block of :meth:`SaeSource.blocks`: few enough to be shared out, many enough for few calls."""
 BLOCK_COLUMNS = 512
 """Encoder columns of a block: narrower ones read half pages."""
 

@@ -559,7 +559,7 @@ ANSWER: tuple[Key, ...] = (
     Key("answer-filter", ("slash",), "/", "filter", "filter the rows: rank<=5, tail<.001, layer=3, a word, semantic",
         "find and edges", "filter", 2),
     Key("answer-mark", ("m", "space"), "m Spc", "mark", "mark or unmark, step down", "find and edges", "mark", 8),
-    Key("answer-set", ("M",), "M", "set_page", "the marked rows of the arrow's SAE as a set: words, heads, cosines",
+    Key("answer-set", ("M",), "M", "set_page", "the marked rows as a set, also over layers: words, heads, cosines",
         "find and edges", "set", 9),
     Key("answer-export", ("x",), "x", "export", "write marked rows, or all shown, as CSV", "find and edges",
         "export", 10),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
 
 from wbtui.display import fit
-from wbtui.features.marked import SharedHead, SharedWords, chain
+from wbtui.features.marked import Part, SharedHead, SharedWords, chain
 from wbtui.tui.draw.line import Line, cut, rule, spread, wrap
-
-if TYPE_CHECKING:
-    from wbtui.features.table import FeatureTable
 
 POSITIVE = "░▒▓█"
 NEGATIVE = "-=≡#"
@@ -36,7 +33,7 @@ def words_block(shared: SharedWords | None, of: int, width: int, lines: int) -> 
     out = [rule(width, f"{side} IN COMMON", noise)]
     inside = not math.isnan(shared.random_p99) and shared.total <= shared.random_p99
     for word in shared.words[:lines]:
-        which = " ".join(f"#{f}" for f in word.features[:6]) + (" …" if len(word.features) > 6 else "")
+        which = " ".join(word.features[:6]) + (" …" if len(word.features) > 6 else "")
         right: Line = [(f"{word.best_z:6.1f}  {100 * word.base:5.1f} %", "dim")]
         left: Line = [
             (f"{word.count:>3} ", "dim" if inside else "strong"),
@@ -50,24 +47,25 @@ def words_block(shared: SharedWords | None, of: int, width: int, lines: int) -> 
         out.append([("no more than features at random share", "dim")])
     elif shared.total > lines:
         out.append([(f"and {shared.total - lines} more (e writes all)", "dim")])
+    if shared.without:
+        out.append([(f"– {shared.without} of them have no list: their SAEs are not computed (C)", "dim")])
     return out
 
 
-def heads_block(heads: Sequence[SharedHead], why: str, of: int, width: int, lines: int) -> list[Line]:
+def heads_block(heads: Sequence[SharedHead], why: str, width: int, lines: int) -> list[Line]:
     """Heads that see several of them above the noise, beside the share of all features that they see."""
     out = [rule(width, "HEADS IN COMMON", "of them · of all · by chance")]
-    if why:
-        return [*out, *wrap(("– " + why).split(), width, "dim")]
+    missing = wrap(("– " + why).split(), width, "dim") if why else []
     if not heads:
-        return [*out, [("– no head sees any of them above the noise", "dim")]]
+        return out + (missing or [[("– no head sees any of them above the noise", "dim")]])
     for head in heads[:lines]:
         faint = head.tail > 0.05 or head.count < 2
         name = f"L{head.layer}.H{head.head} {'as query' if head.side == 'query' else 'as key':<8}"
-        right = f"{head.count:>3} of {of} · {100 * head.base:4.1f} % · {_tail_text(head.tail)}"
+        right = f"{head.count:>3} of {head.of} · {100 * head.base:4.1f} % · {_tail_text(head.tail)}"
         out.append(spread([(name, "dim" if faint else "text")], [(right, "dim" if faint else "text")], width))
     if all(head.tail > 0.05 for head in heads):
         out.append([("none sees more of them than chance would", "dim")])
-    return out
+    return out + missing
 
 
 def _tail_text(tail: float) -> str:
@@ -79,7 +77,7 @@ def level(answer: dict[str, Any]) -> float:
     return max((float(null["pair_p99"]) for null in answer["null"].values()), default=math.nan)
 
 
-def cosines_block(table: FeatureTable, answer: dict[str, Any], width: int) -> list[Line]:
+def cosines_block(parts: Sequence[Part], answer: dict[str, Any], width: int) -> list[Line]:
     """Cosines of decoder rows, like beside like; a cell is a number where there is room, else a glyph of its size."""
     features = answer["features"]
     n = len(features)
@@ -88,9 +86,13 @@ def cosines_block(table: FeatureTable, answer: dict[str, Any], width: int) -> li
     cosines = np.asarray(answer["cosines"])
     bar = level(answer)
     order = chain(cosines)
-    name_width = max(len(f"#{f}") for f in features) + 1
-    numbers = n <= NUMBERS_BELOW and name_width + NUMBER_CELLS * n <= width
-    cell = NUMBER_CELLS if numbers else 2 if name_width + 2 * n <= width else 1
+    by_name = {part.sae: part for part in parts}
+    held_by = [by_name.get(sae, parts[0]) for sae in answer.get("saes") or [""] * n]
+    names = [part.name(f) for part, f in zip(held_by, features, strict=True)]
+    name_width = max(len(name) for name in names) + 1
+    wide = max(NUMBER_CELLS, name_width)
+    numbers = n <= NUMBERS_BELOW and name_width + wide * n <= width
+    cell = wide if numbers else 2 if name_width + 2 * n <= width else 1
     room = (width - name_width) // cell
     shown = order[:room]
     random = ", ".join(f"{null['rank']:.1f}" for null in answer["null"].values())
@@ -101,21 +103,23 @@ def cosines_block(table: FeatureTable, answer: dict[str, Any], width: int) -> li
         out.append([(fit(f"· inside noise: below {bar:.2f} · {steps}", width), "dim")])
     else:
         out.append([(fit(f"(in brackets: inside noise, below {bar:.2f}: 99 % of random pairs)", width), "dim")])
-        out.append([(" " * name_width + "".join(f"#{features[j]}".rjust(cell) for j in shown), "head")])
+        out.append([(" " * name_width + "".join(names[j].rjust(cell) for j in shown), "head")])
     for i in shown:
-        line: Line = [(fit(f"#{features[i]}", name_width), "text")]
+        line: Line = [(fit(names[i], name_width), "text")]
         for j in shown:
             line.append(_cell(float(cosines[i, j]), i == j, bar, cell, numbers))
         words = ""
         left = width - name_width - cell * len(shown) - 2
         if left >= 12:
-            words = "  " + " ".join(w.text for w in table.words(features[i], k=4) if not w.inside_null)
+            words = "  " + " ".join(w.text for w in held_by[i].table.words(features[i], k=4) if not w.inside_null)
         line.append((fit(words, left + 2) if words else "", "dim"))
         out.append(cut(line, width))
     if len(shown) < n:
         out.append([(f"{n - len(shown)} more features do not fit (e writes all)", "dim")])
     if answer["absent"]:
-        out.append([("without a direction: " + " ".join(f"#{f}" for f in answer["absent"][:8]), "dim")])
+        gone = zip(answer.get("absent_saes") or [""] * len(answer["absent"]), answer["absent"], strict=True)
+        bare = " ".join(by_name.get(sae, parts[0]).name(f) for sae, f in list(gone)[:8])
+        out.append([(f"without a direction: {bare}", "dim")])
     return out
 
 

@@ -111,33 +111,31 @@ class AnswerKeep:
             me.draw()
 
     def action_set_page(self) -> None:
-        """The marked features of this list that are of one SAE, the arrow's, as a set."""
+        """The marked features of this list as a set, over all its SAEs: they write into one stream."""
         me = self.me
-        found: dict[str, list[int]] = {}
+        found: dict[str, list[int]] = {str(me.rows[me.at]["sae"]): []} if me.rows else {}
         for row in me.rows:
             own = found.setdefault(str(row["sae"]), [])
             if self.marked(row) and int(row["feature"]) not in own:
                 own.append(int(row["feature"]))
-        here = str(me.rows[me.at]["sae"]) if me.rows else ""
-        if len(found.get(here, ())) < 2:
-            others = ", ".join(f"{len(own)} of {name}" for name, own in found.items() if len(own) > 1)
-            more = f"; here are {others}: the arrow chooses the SAE" if others else ""
-            me.notice = (f"a set is of two or more marked features of one SAE: m marks one{more}", "warn")
+        chosen = {sae: rows for sae, rows in found.items() if rows}
+        if sum(map(len, chosen.values())) < 2:
+            me.notice = ("a set is of two or more marked features of this list: m marks one", "warn")
             me.draw()
             return
-        me.in_background(self._set_page, here, found[here], group="set", exclusive=True)
+        me.in_background(self._set_page, chosen, group="set", exclusive=True)
 
-    async def _set_page(self, sae: str, rows: list[int]) -> None:
+    async def _set_page(self, chosen: dict[str, list[int]]) -> None:
         from wbtui.tui.screens.marked import SetScreen
 
         me = self.me
         try:
-            opened = await self.opened_at(Address(me.opened.model.name, sae))
+            parts = [(await self.opened_at(Address(me.opened.model.name, sae)), rows) for sae, rows in chosen.items()]
         except WbtuiError as error:
             me.notice = (error.line(), "error")
             me.draw()
             return
-        me.app.push_screen(SetScreen(me.main, opened, rows))
+        me.app.push_screen(SetScreen(me.main, parts))
 
     # Files ----------------------------------------------------------------------------------------------------------
 

@@ -367,7 +367,7 @@ class MainActions:
         if len(rows) < 2:
             self.notify_line("a set is of two or more marked features: m marks one, * all that are shown", "warn")
             return
-        me.app.push_screen(SetScreen(me, me.opened, rows))
+        me.app.push_screen(SetScreen(me, [(me.opened, rows)]))
 
     def action_match(self) -> None:
         """What of this SAE is found in another."""

@@ -1,16 +1,17 @@
-"""``M``: the marked features as a set: words and heads that they share, their cosines, effective rank."""
+"""``M``: marked features of one SAE or of several as a set: words and heads in common, cosines, effective rank."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import BindingType
 
-from wbtui.display import safe_token_text
+from wbtui.display import fit, safe_token_text
 from wbtui.errors import WbtuiError
-from wbtui.features.marked import SharedHead, SharedWords, shared_heads, shared_words
+from wbtui.features.marked import Part, SharedHead, SharedWords, labels, shared_heads, shared_words
 from wbtui.tui import keymap
 from wbtui.tui.draw import frame
 from wbtui.tui.draw.line import Line, spread, wrap
@@ -33,23 +34,34 @@ class SetScreen(PageScreen):
 
     Args:
         main: the screen below.
-        opened: the SAE.
-        rows: the marked features, in the order of the table where they are in it.
+        chosen: SAEs of one model and the features that are marked in each, in the order of the table where they are in
+            it. The first is the one that ``⏎`` shows.
     """
 
     CONTEXT = "set"
     BINDINGS: ClassVar[list[BindingType]] = [*keymap.bindings("set")]
 
-    def __init__(self, main: MainScreen, opened: Opened, rows: list[int]) -> None:
+    def __init__(self, main: MainScreen, chosen: Sequence[tuple[Opened, list[int]]]) -> None:
+        opened, self.rows = chosen[0]
         super().__init__(opened)
         self.main = main
-        self.rows = rows
+        short = labels([(each.sae.name, each.sae.layer) for each, _ in chosen])
+        self.parts = [
+            Part(each.table, tuple(rows), each.sae.name, label)
+            for (each, rows), label in zip(chosen, short, strict=True)
+        ]
+        """The features by SAE."""
         self.top = 0
         self.sides: list[SharedWords | None] = []
         self.heads: list[SharedHead] = []
         self.no_heads = ""
         self.answer: dict[str, Any] | None = None
         self.failure = ""
+
+    @property
+    def count(self) -> int:
+        """Features in it."""
+        return sum(len(part.rows) for part in self.parts)
 
     @property
     def row(self) -> int:
@@ -61,19 +73,19 @@ class SetScreen(PageScreen):
         self.in_background(self._gather, group="gather", exclusive=True)
 
     async def _gather(self) -> None:
-        table = self.opened.table
         try:
-            sides = await asyncio.to_thread(lambda: [shared_words(table, self.rows, s) for s in ("writes", "reads")])
+            sides = await asyncio.to_thread(lambda: [shared_words(self.parts, s) for s in ("writes", "reads")])
             self.sides = list(sides)
-            self.heads, self.no_heads = await asyncio.to_thread(shared_heads, table, self.rows)
+            self.heads, self.no_heads = await asyncio.to_thread(shared_heads, self.parts)
         except (WbtuiError, OSError) as error:
             self.failure = error.line() if isinstance(error, WbtuiError) else str(error)
         self.draw()
-        if len(self.rows) > MOST:
-            self.failure = f"{len(self.rows)} features are marked: cosines of at most {MOST}"
+        if self.count > MOST:
+            self.failure = f"{self.count} features are marked: cosines of at most {MOST}; u unmarks all"
         else:
+            members = [[part.sae, row] for part in self.parts for row in part.rows]
             try:
-                self.answer = await self.wb.desk.ask(self.opened, "set", {"rows": self.rows})
+                self.answer = await self.wb.desk.ask(self.opened, "set", {"members": members})
             except WbtuiError as error:
                 self.failure = error.line()
         self.pending = False
@@ -84,12 +96,13 @@ class SetScreen(PageScreen):
     def head_lines(self, width: int) -> tuple[Line, Line, Line]:
         """Where one is; which features; the rule."""
         opened = self.opened
-        parts = (short_name(opened.model.name), f"{opened.sae.name} {opened.sae.site}", "set")
-        crumb = frame.crumb(parts, meaning_of(opened.table), width)
-        count = f" {len(self.rows)} marked features  "
-        names = " ".join(f"#{row}" for row in self.rows[: max(1, (width - len(count) - 2) // 7)])
-        more = " …" if len(names.split()) < len(self.rows) else ""
-        return crumb, spread([(count, "strong"), (names + more, "dim")], [], width), frame.separator(width, None)
+        one = len(self.parts) == 1
+        place = f"{opened.sae.name} {opened.sae.site}" if one else f"{len(self.parts)} SAEs"
+        crumb = frame.crumb((short_name(opened.model.name), place, "set"), meaning_of(opened.table), width)
+        count = f" {self.count} marked features{'' if one else f' of {len(self.parts)} SAEs'}  "
+        every = [part.name(row) for part in self.parts for row in part.rows]
+        names = fit(" ".join(every), max(1, width - len(count) - 2))
+        return crumb, spread([(count, "strong"), (names, "dim")], [], width), frame.separator(width, None)
 
     def lines(self, width: int, height: int) -> list[Line]:
         """All of it, scrolled."""
@@ -98,7 +111,7 @@ class SetScreen(PageScreen):
         return whole[self.top : self.top + height]
 
     def _whole(self, width: int) -> list[Line]:
-        of = len(self.rows)
+        of = self.count
         if not self.sides and not self.failure:
             return [[("  gathering…", "dim")]]
         columns = 2 if width >= WIDE else 1
@@ -110,9 +123,9 @@ class SetScreen(PageScreen):
         else:
             for block in blocks:
                 out += [*block, []]
-        out += [*heads_block(self.heads, self.no_heads, of, width, 6), []]
+        out += [*heads_block(self.heads, self.no_heads, width, 6), []]
         if self.answer is not None:
-            out += cosines_block(self.opened.table, self.answer, width)
+            out += cosines_block(self.parts, self.answer, width)
         else:
             words = f"– {safe_token_text(self.failure)}" if self.failure else "cosines are on their way…"
             out += [[("COSINES OF DECODERS", "head")], *wrap(words.split(), width, "dim")]
@@ -141,7 +154,7 @@ class SetScreen(PageScreen):
         self._scroll(getattr(message, "lines", 0))
 
     def action_show(self) -> None:
-        """Only these in the table; ``[`` leads back."""
+        """Only these in the table, where there are several SAEs those of the first; ``[`` leads back."""
         self.main.show_rows(self.opened, "id:" + ",".join(map(str, self.rows)))
 
     def action_export(self) -> None:
@@ -149,10 +162,10 @@ class SetScreen(PageScreen):
         from wbtui.tui.marked_export import write
 
         sides = [side for side in self.sides if side is not None]
-        picture, table = self.picture(), self.opened.table
+        picture = self.picture()
 
         def make(folder: Path) -> list[Path]:
-            return write(folder, table, self.rows, sides, self.heads, self.answer, picture)
+            return write(folder, self.parts, sides, self.heads, self.answer, picture)
 
         self.write_files(make)
 
