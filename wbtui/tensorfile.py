@@ -96,7 +96,7 @@ def read_header(path: Path | str) -> Header:
     again = "copy or download the file again"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its other end
-            raise WeightsError(f"{path}: not a regular file", "a safetensors file")
+            raise WeightsError(f"{path}: not a regular file", "a safetensors file", "save it as a file of its own")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
@@ -110,10 +110,14 @@ def read_header(path: Path | str) -> Header:
                     f"{path}: header length {length} in a file of {size} bytes", "a complete safetensors file", again
                 )
             if length > MAX_HEADER_BYTES:
-                raise WeightsError(f"{path}: header length {length}", f"at most {MAX_HEADER_BYTES} bytes of header")
+                raise WeightsError(
+                    f"{path}: header length {length}", f"at most {MAX_HEADER_BYTES} bytes of header", again
+                )
             raw = file.read(length)
     except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}", "a readable safetensors file") from None
+        raise WeightsError(
+            f"{path}: {error.strerror or error}", "a readable safetensors file", "look at its permissions"
+        ) from None
     try:
         table = jsontext.loads(raw)
         if not isinstance(table, dict):
@@ -169,7 +173,9 @@ def _entry(path: Path, name: str, item: object, start: int, size: int) -> Tensor
         raise WeightsError(f"{path}: malformed entry for tensor {shown}", "dtype, shape, data_offsets", again)
     shape, (begin, end) = tuple(parts[0]), parts[1]
     if dtype not in ITEM_BYTES:
-        raise WeightsError(f"{path}: tensor {shown} has dtype {dtype[:40]!r}", "one of " + ", ".join(ITEM_BYTES))
+        raise WeightsError(
+            f"{path}: tensor {shown} has dtype {dtype[:40]!r}", "one of " + ", ".join(ITEM_BYTES), "save it as float32"
+        )
     want = math.prod(shape) * ITEM_BYTES[dtype]
     if end - begin != want:
         raise WeightsError(

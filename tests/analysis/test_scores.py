@@ -14,7 +14,7 @@ from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
 from wbtui.analysis.nulls import directions
 from wbtui.analysis.score_pass import BACK, score_columns, score_rows
 from wbtui.analysis.scores import Scores, best
-from wbtui.errors import Cancelled, UsageError
+from wbtui.errors import Cancelled, UsageError, WeightsError
 
 
 def rows_of(n: int, width: int, seed: int, power: float) -> torch.Tensor:
@@ -108,7 +108,7 @@ def test_a_dictionary_of_few_dimensions_has_no_tail() -> None:
 
 
 def test_nothing_usable_and_a_stop() -> None:
-    with pytest.raises(UsageError, match="finite, non-zero row"):
+    with pytest.raises(WeightsError, match="finite, non-zero row"):
         score_rows(lambda: [torch.zeros(4, 8)], torch.ones(1, 8))
     with pytest.raises(UsageError, match="without rows"):
         score_rows(list, torch.ones(1, 8))

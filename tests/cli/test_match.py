@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,4 @@ def test_saes_that_cannot_be_matched_are_one_line(wbtui: Commands, tmp_path: Pat
         assert ran.code == 2, (words, ran.err)
         assert len(ran.err.splitlines()) == 1
         assert all(part in ran.err for part in parts), (words, ran.err)
+        assert re.fullmatch(r"wbtui: [^;]+; expected [^;]+; .+", ran.err.strip()), ran.err

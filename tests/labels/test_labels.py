@@ -155,8 +155,62 @@ def test_bad_files_are_one_line_and_leave_what_was_there(
         import_files(TARGET, [good, bad])
     assert bad.name in caught.value.line()
     assert "\n" not in caught.value.line()
+    assert caught.value.found and caught.value.expected
+    assert caught.value.do.removesuffix("nothing was imported").strip("; "), "what to do about it"
     assert isinstance(caught.value, UsageError if fault == "csv ids" else StoreError)
     assert (book().of(3), str(book().density()), len(book().origins())) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"1,x\n"),
+        ("gone.csv", None),
+        ("folder", "folder"),
+        ("a.csv", b""),
+        ("a.csv", b"label,density\nx,0.1\n"),
+        ("a.csv", b"id,colour\n1,red\n"),
+        ("a.csv", b"id,label\n1\n"),
+        ("a.csv", b'id,label\n1,"x\n'),
+        ("a.csv", b"id,label\n-1,x\n"),
+        ("a.csv", b"id,label\n1.5,x\n"),
+        ("a.csv", b"id,label\n50,x\n"),
+        ("a.csv", b"id,density\n1,many\n"),
+        ("a.csv", b"id,density\n1,2\n"),
+        ("a.csv", b"id,log_density\n1,2\n"),
+        ("a.csv", b"id,label\n1,\xff\n"),
+        ("a.csv", b"id,label\n1," + b"x" * (9 << 20)),
+        ("a.csv.gz", b"not gzip"),
+        ("a.jsonl", b'{"index": "1"}\n'),
+        ("a.jsonl", b"[1]\n"),
+        ("a.jsonl", b"[" * 100_000),
+        ("a.safetensors", b"junk"),
+        ("a.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"),
+        ("a.safetensors", {"other": np.zeros(50, "float32")}),
+        ("a.safetensors", {"sparsity": np.zeros(50, "int32")}),
+        ("a.safetensors", {"sparsity": np.zeros(49, "float32")}),
+        ("a.safetensors", {"sparsity": np.ones(50, "float32")}),
+    ],
+)
+def test_every_refusal_says_what_was_found_what_was_expected_and_what_to_do(
+    name: str, content: Any, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.csv"
+    good.write_text("id,label\n2,fine\n")
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "folder":
+        path.mkdir()
+    elif content is not None:
+        save_file(content, path)
+    with pytest.raises(WbtuiError) as caught:
+        import_files(TARGET, [good, path])
+    error = caught.value
+    assert name in error.found and error.expected, error.line()
+    assert error.do.removesuffix("nothing was imported").strip("; "), error.line()
+    assert "\n" not in error.line() and len(error.line()) < 400
+    assert books.books() == [] or book().origins() == [], "nothing half imported"
 
 
 def test_a_huge_file_is_streamed(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def find_other(model: ModelInfo, text: str) -> tuple[ModelInfo, SaeInfo]:
         return model, find_sae(model, text)
     address = parse_address(text)
     if address.feature is not None:
-        raise UsageError(f"{text!r}: a feature", "an SAE to match with")
+        raise UsageError(f"{text!r}: a feature", "an SAE to match with", "leave #NUMBER out")
     found = find_model(address.model)
     return found, find_sae(found, address.sae or "")
 
@@ -89,12 +89,13 @@ def plan_match(
         raise UsageError(
             f"{names[0]} writes into a stream of width {model.d_model}, {names[1]} of {other_model.d_model}",
             "SAEs of one width of stream",
+            "name two SAEs of one model, or of models of one width",
         )
     if stream_position(sae) != stream_position(other):
         raise UsageError(
             f"{names[0]} writes at {sae.site} of layer {sae.layer}, {names[1]} at {other.site} of layer {other.layer}",
             "SAEs at one position of the stream",
-            "`<` and `>` follow features through layers",
+            "name two at one place (`wbtui saes MODEL`); `<` and `>` follow features through layers",
         )
     if definition.assign and max(sae.d_sae, other.d_sae) > MAX_ASSIGN:
         raise UsageError(
@@ -111,7 +112,11 @@ def plan_match(
             "which mean the same only where one model was made from the other"
         )
     if parts[0]["centre"] != parts[1]["centre"]:
-        raise UsageError(f"{names[0]} and {names[1]}: one model has LayerNorm, the other RMSNorm", "one kind of norm")
+        raise UsageError(
+            f"{names[0]} and {names[1]}: one model has LayerNorm, the other RMSNorm",
+            "one kind of norm",
+            "name two SAEs of one model, or of models of one kind",
+        )
     if sae.site != other.site and not {sae.site, other.site} <= {"resid_pre", "resid_post"}:
         warnings.append(f"two sites, {sae.site} and {other.site}, that write at one position of the stream")
     identity: dict[str, Any] = {

@@ -110,7 +110,11 @@ def find_sae(model: ModelInfo, name: str) -> SaeInfo:
         return folded[wanted.casefold()]
     match = re.fullmatch(r"[Ll](\d+)", wanted)
     if match and int(match.group(1)) >= model.n_layers:
-        raise UsageError(f"layer {match.group(1)} of {model.name}", f"a layer from 0 to {model.n_layers - 1}")
+        raise UsageError(
+            f"layer {match.group(1)} of {model.name}",
+            f"a layer from 0 to {model.n_layers - 1}",
+            f"`wbtui saes {model.name}` lists what is here",
+        )
     near = get_close_matches(name, list(by_name), n=3) or list(by_name)[:8]
     raise UsageError(
         f"no SAE {name!r} of {model.name}",

@@ -95,10 +95,14 @@ def parse_position(text: str, n_layers: int) -> int:
     """
     match = _PLACE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"stream position {text!r}", "L3.resid_pre, L3.resid_mid or L3.resid_post")
+        raise UsageError(
+            f"stream position {text!r}", "L3.resid_pre, L3.resid_mid or L3.resid_post", "name layer and place so"
+        )
     layer, site = int(match[1] or match[3]), match[2] or match[4]
     if layer >= n_layers:
-        raise UsageError(f"stream position {text!r}", f"a layer from 0 to {n_layers - 1}")
+        raise UsageError(
+            f"stream position {text!r}", f"a layer from 0 to {n_layers - 1}", "take one that the model has"
+        )
     return write_position(site, layer)
 
 

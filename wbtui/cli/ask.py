@@ -174,7 +174,9 @@ def _sort(text: str | None, columns: tuple[str, ...], usual: str) -> tuple[str, 
         return usual, True
     name = text.removeprefix("-")
     if name not in columns:
-        raise UsageError(f"no column {name!r}", "one of " + ", ".join(columns))
+        raise UsageError(
+            f"no column {name!r}", "one of " + ", ".join(columns), "sort by one of them, - in front: largest first"
+        )
     return name, text.startswith("-")
 
 
@@ -242,7 +244,7 @@ def edges(
     del quiet
     place = address_of((address,), sae=True)
     if place.feature is None:
-        raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE")
+        raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE", "put the feature's number behind #")
     args = {"feature": place.feature, "top": top, "layer": layer}
     answer = ask(
         place, "edges", args, definition=definition, device=device, no_daemon=no_daemon, timeout=timeout
@@ -313,7 +315,7 @@ def flow(
     del quiet
     place = address_of((address,), sae=True)
     if place.feature is None:
-        raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE")
+        raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE", "put the feature's number behind #")
     answer = ask(
         place, "flow", {"feature": place.feature, "thresholds": {"r": bar_r, "m": bar_m, "a": bar_a}},
         definition=definition, device=device, no_daemon=no_daemon, timeout=timeout,

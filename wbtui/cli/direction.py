@@ -31,11 +31,13 @@ def show_direction(
     path, tensor, place = split_vector(vector)
     place = at or place
     if not place:
-        raise UsageError(f"{vector}: no stream position", "--at L3.resid_post, where the vector lives")
+        raise UsageError(f"{vector}: no stream position", "where the vector lives", "say so: --at L3.resid_post")
     model = find_model(address.model)
     saes = list_saes(model)
     if not saes:
-        raise UsageError(f"{model.name}: no SAE of this model", "at least one, to be judged against")
+        raise UsageError(
+            f"{model.name}: no SAE of this model", "at least one, to be judged against", "`wbtui download` fetches one"
+        )
     found = at_position(saes, parse_position(place, model.n_layers))
     anchor = address.sae or (found[0] if found else saes[0]).name
     definition = work.pop("definition")

@@ -118,7 +118,9 @@ class Question:
         get = source.decoder_rows if side == "writes" else source.encoder_rows
         parts = [part for f in features if (part := get(int(f), int(f) + 1)) is not None]
         if len(parts) != len(features):
-            raise UsageError(f"{sae.name}: {source.reads_absent}", "an SAE whose encoder reads the stream")
+            raise UsageError(
+                f"{sae.name}: {source.reads_absent}", "an SAE whose encoder reads the stream", "ask for what it writes"
+            )
         return torch.cat(parts) if parts else torch.zeros(0, self.weights.checkpoint.dims.d_model)
 
     def scored(self, sae: SaeInfo, side: str, queries: Tensor, *, centre: bool) -> Scores:
@@ -152,12 +154,16 @@ class Question:
             WeightsError: a row that is not finite, or zero.
         """
         if not 0 <= feature < sae.d_sae:
-            raise UsageError(f"feature {feature} of {self.model.name}@{sae.name}", f"0 to {sae.d_sae - 1}")
+            raise UsageError(
+                f"feature {feature} of {self.model.name}@{sae.name}", f"0 to {sae.d_sae - 1}", "take one that it has"
+            )
         row = self.rows(sae, [feature], side)[0]
         what = "decoder row" if side == "writes" else "encoder column"
         if not bool(torch.isfinite(row).all()) or not bool(row.any()):
             state = "zero" if bool(torch.isfinite(row).all()) else "not finite"
-            raise WeightsError(f"{self.model.name}@{sae.name}#{feature}: its {what} is {state}", "a direction")
+            raise WeightsError(
+                f"{self.model.name}@{sae.name}#{feature}: its {what} is {state}", "a direction", "take another feature"
+            )
         return row
 
     def address(self, sae: SaeInfo, feature: int) -> str:
@@ -241,7 +247,7 @@ class Question:
         """
         top = self.args.get("top", default)
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MAX_TOP:
-            raise UsageError(f"top {top!r}", f"a number from 1 to {MAX_TOP}")
+            raise UsageError(f"top {top!r}", f"a number from 1 to {MAX_TOP}", "filter or export for more")
         return top
 
 

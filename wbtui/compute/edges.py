@@ -91,7 +91,9 @@ def _heads(question: Question, d: Tensor) -> tuple[Tensor, str, int]:
         layer = first
     elif isinstance(layer, bool) or not isinstance(layer, int) or not first <= layer < question.model.n_layers:
         raise UsageError(
-            f"heads of layer {layer!r}", f"{first} to {question.model.n_layers - 1}, which read the stream"
+            f"heads of layer {layer!r}",
+            f"{first} to {question.model.n_layers - 1}, which read the stream",
+            "leave --layer out for the first of them",
         )
     if layer >= question.model.n_layers:
         return none, "no head reads the last layer's stream", layer

@@ -69,7 +69,7 @@ def find(question: Question) -> dict[str, Any]:
         hits = sorted([*hits, *found[1]], key=lambda h: (-h["score"], h["layer"], h["feature"]))[:top]
         question.tell((at + 1) / (len(chosen) + 1), {"sae": found[0], "hits": found[1]})
     if not answer["saes"]:
-        raise UsageError(answer["skipped"][0]["why"], "an SAE with this side")
+        raise UsageError(answer["skipped"][0]["why"], "an SAE with this side", "ask with w:, or take another SAE")
     answer["hits"] = _with_lists(question, hits, asked, spelled)
     return answer
 
@@ -144,7 +144,9 @@ def query_of(question: Question, asked: Asked) -> tuple[Tensor, dict[str, Any], 
     assert asked.address is not None
     address = asked.address
     if find_model(address.model).path != question.model.path:
-        raise UsageError(f"like:{address}", f"a feature of {question.model.name}")
+        raise UsageError(
+            f"like:{address}", f"a feature of {question.model.name}", "features of another model live elsewhere"
+        )
     sae = question.named(address.sae or "")
     row = question.feature_row(sae, int(address.feature or 0), asked.side)
     if asked.side == "writes":
@@ -194,7 +196,7 @@ def token_query(question: Question, side: str, spelled: list[Spelled]) -> Tensor
     if question.centre and folded:
         total = total - total.mean()
     if not bool(total.any()):
-        raise UsageError("a query whose words cancel", "two different sets")
+        raise UsageError("a query whose words cancel", "two different sets", "take other words away")
     return total
 
 
@@ -205,9 +207,7 @@ def vector_of(question: Question, path: str, tensor: str, position: str | None) 
         UsageError: no position said; a file that is not such a vector (:func:`read_vector`).
     """
     if not position:
-        raise UsageError(
-            f"{path}: no stream position", "where the vector lives, such as L3.resid_post", f"dir:{path}@L3.resid_post"
-        )
+        raise UsageError(f"{path}: no stream position", "where the vector lives", f"say so: dir:{path}@L3.resid_post")
     where = parse_position(position, question.model.n_layers)
     return read_vector(path, tensor, question.model.d_model), where
 
@@ -225,7 +225,11 @@ def unit(question: Question, vector: Tensor) -> Tensor:
         v = v - v.mean()
     length = float(v.norm())
     if length <= 1e-6 * float(vector.double().norm()):
-        raise UsageError("a vector that is constant over the width", "a direction that the LayerNorms do not take away")
+        raise UsageError(
+            "a vector that is constant over the width",
+            "a direction that the LayerNorms do not take away",
+            "nothing in this model reads such a vector: take another",
+        )
     return v / length
 
 

@@ -80,14 +80,16 @@ def parse(text: str) -> Asked:
     """
     match = _START.match(text)
     if match is None or not (match[1] or match[2]):
-        raise UsageError(f"query {text[:80]!r}", f"one of {EXAMPLES}")
+        raise UsageError(f"query {text[:80]!r}", f"one of {EXAMPLES}", "begin with w:, r:, dir: or like:")
     side = SIDES[(match[1] or "w").lower()]
     rest = text[match.end() :].strip()
     kind = (match[2] or "").lower()
     if kind == "like":
         address = parse_address(rest)
         if address.feature is None:
-            raise UsageError(f"like:{rest}", "a feature's address, MODEL@SAE#FEATURE")
+            raise UsageError(
+                f"like:{rest}", "a feature's address, MODEL@SAE#FEATURE", "put the feature's number behind #"
+            )
         return Asked(text, side, "like", address=address)
     if kind == "dir":
         path, tensor, position = split_vector(rest)
@@ -104,9 +106,13 @@ def split_vector(text: str) -> tuple[str, str, str]:
     """
     match = re.fullmatch(r"(.+?\.(npy|safetensors))(?::([^@]+))?(?:@(.+))?", text.strip())
     if match is None:
-        raise UsageError(f"vector {text[:80]!r}", "FILE.npy or FILE.safetensors:NAME, then @L3.resid_post")
+        raise UsageError(
+            f"vector {text[:80]!r}", "FILE.npy or FILE.safetensors:NAME, then @L3.resid_post", "save it as one of these"
+        )
     if match[2] == "npy" and match[3]:
-        raise UsageError(f"vector {text[:80]!r}", "an .npy file without a name: it holds one array")
+        raise UsageError(
+            f"vector {text[:80]!r}", "an .npy file without a name: it holds one array", f"leave :{match[3]} out"
+        )
     return match[1], match[3] or "", match[4] or ""
 
 
@@ -131,7 +137,7 @@ class _Words:
             sign = 1 if mark == "+" else -1
             self.at += 1
         if len(out) > MAX_WORDS:
-            raise UsageError(f"a query of {len(out)} words", f"at most {MAX_WORDS}")
+            raise UsageError(f"a query of {len(out)} words", f"at most {MAX_WORDS}", "ask for fewer words at once")
         if not any(w.sign > 0 for w in out):
             raise self._error("only words that are taken away", "at least one to look for")
         return out
@@ -217,7 +223,11 @@ class NoToken(UsageError):
         self.wanted = wanted
         kind = "token" if wanted.exact else "word"
         found = f"no single token spells the {kind} {wanted.shown()!r}" + (f"; it splits into {split}" if split else "")
-        super().__init__(found, f"a {kind} of the model's vocabulary", f"take {offered}" if offered else "")
+        super().__init__(
+            found,
+            f"a {kind} of the model's vocabulary",
+            f"take {offered}" if offered else "ask for one of its pieces, or with dir: for a vector",
+        )
 
     def to_json(self) -> dict[str, str]:
         """As the kind of error that the other side knows."""

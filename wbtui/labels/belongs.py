@@ -58,7 +58,7 @@ def check(target: Target, item: Item) -> None:
         raise UsageError(
             f"{item.where}: feature {item.feature}" + (f" of {theirs}" if theirs else ""),
             f"0 to {target.d_sae - 1}, the features of {target.address}",
-            f"the file belongs to another SAE; {again}",
+            f"the file belongs to another SAE: import it there; {again}",
         )
     if item.model and not _same_model(item.model, target):
         raise UsageError(
@@ -81,7 +81,7 @@ def _check_source(target: Target, item: Item, again: str) -> None:
         raise UsageError(
             f"{item.where}: labels of {item.model or 'SAE'} {source}, layer {layer.group(1)}",
             f"layer {target.layer}, where {target.address} is",
-            f"the file belongs to another SAE; {again}",
+            f"the file belongs to another SAE: import it there; {again}",
         )
     width = re.search(r"-(\d+)([km])$", source)
     if width:
@@ -90,7 +90,7 @@ def _check_source(target: Target, item: Item, again: str) -> None:
             raise UsageError(
                 f"{item.where}: labels of {item.model or 'SAE'} {source}",
                 f"an SAE of {target.d_sae} features, {target.address}",
-                f"the file belongs to another SAE; {again}",
+                f"the file belongs to another SAE: import it there; {again}",
             )
 
 

@@ -134,7 +134,7 @@ def _import_one(
             raise UsageError(
                 f"{item.where}: more than {most:,} lines",
                 f"at most {MAX_PER_FEATURE} a feature of {target.address}",
-                "nothing was imported",
+                "is it one SAE's file? nothing was imported",
             )
         key = (item.model, item.source)
         if key not in origins:
@@ -272,7 +272,9 @@ class LabelBook:
             return sum(known.values())
         if origin not in known:
             raise UsageError(
-                f"origin {origin}", "one of " + (", ".join(map(str, known)) or "none: nothing is imported")
+                f"origin {origin}",
+                "one of " + (", ".join(map(str, known)) or "none: nothing is imported"),
+                "`wbtui labels ls ADDRESS` lists them",
             )
         with _reported(self.path):
             base = sqlite3.connect(self.path, timeout=WAIT)

@@ -23,6 +23,8 @@ import numpy as np
 from wbtui.errors import StoreError, UsageError, WbtuiError
 from wbtui.tensorfile import read_header
 
+NOTHING = "nothing was imported"
+AGAIN = "copy or download it again"
 MAX_LINE = 8 << 20
 """Bytes of one line: no file can make more than this be held at once."""
 LOG_FLOOR = -9.999
@@ -69,13 +71,17 @@ def files_of(path: Path) -> list[Path]:
         kind_of(path)
         return [path]
     if not path.is_dir():
-        raise UsageError(f"no file {path}", "a label file, or a folder of them")
+        raise UsageError(
+            f"no file {path}", "a label file, or a folder of them", "give its path from the working folder"
+        )
     inside = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and p.name.startswith(("features", "explanat")))]
     found = [p for folder in inside for p in sorted(folder.glob("batch-*.jsonl*")) if p.is_file()]
     found += [p for p in [path / "sparsity.safetensors"] if p.is_file()]
     if not found:
         raise UsageError(
-            f"{path}: no label files", "batch-*.jsonl.gz (in features/, explanations/) or sparsity.safetensors"
+            f"{path}: no label files",
+            "batch-*.jsonl.gz (in features/, explanations/) or sparsity.safetensors",
+            "name the files themselves",
         )
     return found
 
@@ -93,7 +99,11 @@ def kind_of(path: Path) -> str:
         return "sparsity"
     if name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
         return "csv"
-    raise UsageError(f"{path.name}: unknown kind of label file", ".jsonl, .jsonl.gz, .safetensors, .csv or .tsv")
+    raise UsageError(
+        f"{path.name}: unknown kind of label file",
+        ".jsonl, .jsonl.gz, .safetensors, .csv or .tsv",
+        "give it the ending of what it is",
+    )
 
 
 def items(path: Path, d_sae: int, columns: CsvColumns | None = None) -> Iterator[Item]:
@@ -131,7 +141,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     raise StoreError(
                         f"{path}, line {number}: more than {MAX_LINE >> 20} MiB",
                         "a label file, one feature a line",
-                        "nothing was imported",
+                        "break it into lines; nothing was imported",
                     )
                 yield number, line
     except EOFError:
@@ -141,9 +151,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             "nothing was imported: copy or download it again",
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise StoreError(f"{path}: {error}", "gzip data, as its name says", "nothing was imported") from None
+        raise StoreError(f"{path}: {error}", "gzip data, as its name says", f"{AGAIN}; {NOTHING}") from None
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}", "a readable file") from None
+        raise StoreError(
+            f"{path}: {error.strerror or error}", "a readable file", f"look at its permissions; {NOTHING}"
+        ) from None
 
 
 def _text(path: Path, number: int, line: bytes) -> str:
@@ -151,7 +163,7 @@ def _text(path: Path, number: int, line: bytes) -> str:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
         raise StoreError(
-            f"{path}, line {number}: bytes that are not UTF-8", "a text file", "nothing was imported"
+            f"{path}, line {number}: bytes that are not UTF-8", "a text file", f"save it as UTF-8; {NOTHING}"
         ) from None
 
 
@@ -167,10 +179,12 @@ def _neuronpedia(path: Path) -> Iterator[Item]:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError):
-            raise StoreError(f"{where}: not JSON", "one whole JSON object a line", "nothing was imported") from None
+            raise StoreError(f"{where}: not JSON", "one whole JSON object a line", f"{AGAIN}; {NOTHING}") from None
         if not isinstance(data, dict) or "index" not in data:
             raise StoreError(
-                f"{where}: no index", "Neuronpedia's export: modelId, layer, index, …", "nothing was imported"
+                f"{where}: no index",
+                "Neuronpedia's export: modelId, layer, index, …",
+                f"labels of your own can be a CSV with a column of feature numbers; {NOTHING}",
             )
         density = data.get("frac_nonzero")
         label = data.get("description")
@@ -178,7 +192,7 @@ def _neuronpedia(path: Path) -> Iterator[Item]:
             raise StoreError(
                 f"{where}: neither description nor frac_nonzero",
                 "a batch of explanations/ or features/",
-                "nothing was imported",
+                f"take those folders of the export; {NOTHING}",
             )
         yield Item(
             feature=_feature(data["index"], where),
@@ -196,20 +210,25 @@ def _sparsity(path: Path, d_sae: int) -> Iterator[Item]:
     try:
         header = read_header(path)
     except WbtuiError as error:
-        raise StoreError(error.found, error.expected, "nothing was imported") from None
+        raise StoreError(error.found, error.expected, f"{error.do or AGAIN}; {NOTHING}") from None
     entry = header.tensors.get("sparsity")
     if entry is None:
         raise StoreError(
             f"{path}: tensors {', '.join(sorted(header.tensors)[:4]) or 'none'}",
             "one called sparsity, as SAELens saves",
+            f"take the sparsity.safetensors beside the SAE's weights; {NOTHING}",
         )
     if entry.shape != (d_sae,):
         raise UsageError(
-            f"{path}: sparsity of {list(entry.shape)}", f"[{d_sae}], a value a feature", "it belongs to another SAE"
+            f"{path}: sparsity of {list(entry.shape)}",
+            f"[{d_sae}], a value a feature",
+            f"it belongs to another SAE: take its own; {NOTHING}",
         )
     kinds = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2"}
     if entry.dtype not in kinds:
-        raise StoreError(f"{path}: sparsity of dtype {entry.dtype}", "one of " + ", ".join(kinds))
+        raise StoreError(
+            f"{path}: sparsity of dtype {entry.dtype}", "one of " + ", ".join(kinds), f"save it as float32; {NOTHING}"
+        )
     block = 65_536
     with open(path, "rb") as file:
         file.seek(entry.begin)
@@ -242,12 +261,12 @@ def _csv(path: Path, columns: CsvColumns) -> Iterator[Item]:
                 continue
             if len(row) < len(header) and len(row) <= pick.widest:
                 raise StoreError(
-                    f"{where}: {len(row)} cells", f"{len(header)}, as in the header", "nothing was imported"
+                    f"{where}: {len(row)} cells", f"{len(header)}, as in the header", f"mend that line; {NOTHING}"
                 )
             yield pick(row, where)
     except csv.Error as error:
         raise StoreError(
-            f"{path.name}, line {line_number}: {error}", "a CSV file with one header line", "nothing was imported"
+            f"{path.name}, line {line_number}: {error}", "a CSV file with one header line", f"mend that line; {NOTHING}"
         ) from None
 
 
@@ -260,7 +279,11 @@ class _picker:
         def find(known: tuple[str, ...], given: str = "") -> int | None:
             if given:
                 if given.casefold() not in names:
-                    raise UsageError(f"{path.name}: no column {given!r}", "one of " + ", ".join(header[:12]))
+                    raise UsageError(
+                        f"{path.name}: no column {given!r}",
+                        "one of " + ", ".join(header[:12]),
+                        f"name one that is there; {NOTHING}",
+                    )
                 return names.index(given.casefold())
             return next((names.index(name) for name in known if name in names), None)
 
@@ -279,7 +302,7 @@ class _picker:
             raise UsageError(
                 f"{path.name}: columns {', '.join(header[:8])}",
                 "a column of labels or densities: label, description, density, log_density",
-                "name it with --label-column or --density-column",
+                f"name it with --label-column or --density-column; {NOTHING}",
             )
         self.model, self.source = find(MODEL_COLUMNS), find(SOURCE_COLUMNS)
         self.widest = max(at for at in (self.id, self.label, self.density, self.log) if at is not None)
@@ -309,7 +332,7 @@ class _picker:
 def _feature(value: Any, where: str) -> int:
     text = str(value).strip().removeprefix("#")
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > 12:
-        raise StoreError(f"{where}: feature {str(value)[:40]!r}", "a whole number", "nothing was imported")
+        raise StoreError(f"{where}: feature {str(value)[:40]!r}", "a whole number", f"mend that line; {NOTHING}")
     return int(text)
 
 
@@ -317,7 +340,7 @@ def _number(value: Any, where: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise StoreError(f"{where}: {str(value)[:40]!r}", "a number", "nothing was imported") from None
+        raise StoreError(f"{where}: {str(value)[:40]!r}", "a number", f"mend that line; {NOTHING}") from None
 
 
 def _density(value: Any, where: str) -> float | None:
@@ -337,5 +360,7 @@ def _from_log(log: float, where: str) -> float | None:
     if math.isnan(log):
         return None
     if log > 0:
-        raise StoreError(f"{where}: log10 density {log:g}", "at most 0", "nothing was imported")
+        raise StoreError(
+            f"{where}: log10 density {log:g}", "at most 0", f"a column of shares is called density; {NOTHING}"
+        )
     return 0.0 if log <= LOG_FLOOR else 10.0**log
