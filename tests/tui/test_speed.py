@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.screen import Screen
 
 from benchmarks.app import FRAME_END, Terminal, build
 from tests.tui.place import Place, settled, until
@@ -19,6 +20,7 @@ from wbtui.tui.data import Early, arrange, open_address
 from wbtui.tui.draw.card import card_lines
 from wbtui.tui.draw.line import text_of
 from wbtui.tui.screens import main as main_module
+from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.widgets.card import Card
 
 
@@ -137,6 +139,49 @@ async def test_the_app_takes_what_was_opened_early(ready: Place, monkeypatch: py
         main = await settled(pilot)
         assert main.opened is opened and app.early is None
         await pilot.press("j")
+
+
+@pytest.mark.parametrize("size", [(120, 40), (30, 8)])
+async def test_nothing_is_drawn_before_the_first_rows_and_everything_with_them(
+    ready: Place, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[bool] = []
+    refresh = Screen._compositor_refresh
+    monkeypatch.setattr(
+        Screen, "_compositor_refresh", lambda self: (drawn.append(self._repaint_required), refresh(self))[1]
+    )
+    app = ready.app(ready.address("L1"))
+    assert app.address is not None
+    app.early = Early(app.address, ready.cache, TokensDefinition(), "", st.FIRST_SORT)
+    held: list[object] = []
+    arranged = MainScreen.on_rows_arranged
+
+    def seen(self: MainScreen, message: Any) -> None:
+        held.append((self._held, len([1 for screen in app.screen_stack if screen is self])))
+        drawn.clear()
+        arranged(self, message)
+
+    monkeypatch.setattr(MainScreen, "on_rows_arranged", seen)
+    monkeypatch.setattr(main_module, "HELD", 60.0)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: held and drawn, "the first picture")
+        assert held[0] == (True, 1)
+        assert app.main is not None and not app.main._held
+        until_drawn = app.main._compositor._dirty_regions
+        await until(pilot, lambda: not until_drawn, "all of it")
+
+
+async def test_a_place_that_does_not_open_is_not_waited_for_in_the_dark(
+    ready: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_module, "HELD", 60.0)
+    app = ready.app(ready.address("L1"))
+    wrong = ready.address("L1", ready.n)
+    app.address = wrong
+    app.early = Early(wrong, ready.cache, TokensDefinition(), "", st.FIRST_SORT)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.main is not None and app.main.failure, "why it does not open")
+        assert app.main is not None and not app.main._held
 
 
 def test_memory_is_given_back_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:

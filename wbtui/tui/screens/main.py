@@ -326,7 +326,9 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Take the new order; the cursor keeps its feature and its line."""
         if message.ticket != self._ticket:
             return
-        self._held = False
+        if self._held:
+            self._held = False
+            self.refresh()  # all that was kept from the screen, whatever these rows change
         before, cursor = self.arranged, self.view.cursor
         self.arranged = message.arranged
         rows = message.arranged.rows
