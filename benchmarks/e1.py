@@ -9,6 +9,7 @@ writes, everything computed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -22,6 +23,7 @@ import torch
 
 from benchmarks.measure import PeakMemory, made_up_vocabulary, paired, timed, weights
 from wbtui.analysis.features import feature_rows, instant_row, null_rows
+from wbtui.analysis.lone import LoneTable, Matrix, lone_feature, token_order
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.analysis.streaming import TILE, TileBuffer
 from wbtui.analysis.tokens import token_rows
@@ -49,6 +51,14 @@ def lone(run: Callable[[], object], one_pass: Callable[[], object], repeat: int)
         "pass_ms": 1e3 * statistics.median(p for p, _ in pairs),
         "ratio": statistics.median(r / p for p, r in pairs),
     }
+
+
+def without_torch(source: torch.Tensor, keep: np.ndarray, like: TokenTable, scale: float) -> list[LoneTable]:
+    """Both sides of the tied matrix as a worker has them before it has imported torch."""
+    raw = Matrix(source.view(torch.uint16).numpy())
+    words = (like.word, like.whole_word, like.norms, like.definition)
+    writes = LoneTable(raw, token_order(keep), int(keep.sum()), 1.0, False, *words)
+    return [writes, dataclasses.replace(writes, scale=scale, centre_values=True)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,6 +114,13 @@ def main(argv: list[str] | None = None) -> int:
     single = lone(
         lambda: instant_row(d[1], e[1], lazy, lazy_reads, buffer=buffer, **norm), one_pass, max(5, args.repeat)
     )
+    without = without_torch(source, keep, lazy, scale)
+    once = timed(lambda: lone_feature(d[0].numpy(), e[0].numpy(), *without, gain=gain.numpy(), centre=False))
+    with_numpy = lone(
+        lambda: lone_feature(d[1].numpy(), e[1].numpy(), *without, gain=gain.numpy(), centre=False),
+        one_pass,
+        max(5, args.repeat),
+    )
     rounded = {}
     for kind in args.product:
         start = time.perf_counter()
@@ -129,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         "peak_mb_above_weights": memory.peak_mb,
         "tile_mb": 4 * TILE * args.vocab / 1e6,
         "lone_feature_tied_bf16": single | {"cold_ms": 1e3 * cold},
+        "lone_feature_tied_bf16_without_torch": with_numpy | {"cold_ms": 1e3 * once},
     }
     whole_s = both_signs["run_s"] * GEMMA_FEATURES / args.features
     judged = both_signs["cpu_ratio"] if args.threads == 1 else both_signs["ratio"]
@@ -145,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         f"peak above weights: {memory.peak_mb or float('nan'):.0f} MB, of which the tile {result['tile_mb']:.0f} MB",
         f"a lone feature, both sides, tied bf16: {single['median_ms']:.0f} ms (p95 {single['p95_ms']:.0f}, first "
         f"{1e3 * cold:.0f}) = {single['ratio']:.1f} x reading the matrix once ({single['pass_ms']:.0f} ms)",
+        f"the same with numpy alone: {with_numpy['median_ms']:.0f} ms (p95 {with_numpy['p95_ms']:.0f}, first "
+        f"{1e3 * once:.0f}) = {with_numpy['ratio']:.1f} x reading the matrix once",
         f"preparing the token table: {prepare_s:.1f} s",
     ]
     for kind, found in rounded.items():

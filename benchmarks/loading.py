@@ -6,9 +6,10 @@ feature; peak memory is the process's highest resident size, mapped pages includ
 each file is read once before.
 
 * ``wbtui``: what the app does: start the service, which starts its worker while it takes the fingerprints, makes the
-  vocabulary product and answers for one lone feature, all in an empty cache. Memory is the client's, the service's and
-  the worker's together; ``wbtui again``: the same with the fingerprints and the vocabulary there, as on every later
-  start; ``wbtui running``: a new process where a service is running that has answered for another feature;
+  vocabulary product and answers for one lone feature (with numpy: torch is imported later), all in an empty cache.
+  Memory is the client's, the service's and the worker's together; ``wbtui again``: the same with the fingerprints and
+  the vocabulary there, as on every later start; ``wbtui running``: a new process where a service is running that has
+  answered for another feature;
 * ``transformers``: ``AutoModelForCausalLM.from_pretrained`` in bfloat16;
 * ``HookedTransformer``, ``TransformerBridge``: TransformerLens in bfloat16, no processing.
 

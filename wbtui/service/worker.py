@@ -40,10 +40,9 @@ PULSE_EVERY = 1.0
 has none."""
 PROGRESS_EVERY = 0.1
 """Seconds between progress frames; the stop flag is looked at on every slice whatever this is."""
-WARM_AFTER = 0.25
-"""Seconds without a task after which a new worker imports what tasks will take."""
-AGAIN_WITHIN = 1.0
-"""The same after a lone row: who looks at one feature looks at the next, and an import would hold that up."""
+WARM_AFTER = 1.0
+"""Seconds without a task after which a worker imports what tasks will take. Not sooner: a first row is asked for as
+soon as its plan is there, who looks at one feature looks at the next, and an import would hold either up."""
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 EXIT_AFTER_MEMORY = 75
@@ -111,23 +110,21 @@ class Worker:
             return 1
         about = {"pid": os.getpid(), "device": self.device, "threads": threads(), "version": wbtui.__version__}
         self.say({"ready": about})
-        patience = WARM_AFTER
-        while (message := self.next(module, patience)) is not None:
+        while (message := self.next(module)) is not None:
             number = int(message["task"])
-            if message["kind"] != "row":
+            if not light(message):
                 self.warm(module)
             fatal = self.do(module, number, message)
             self.stopped.discard(number)
             if fatal:
                 return EXIT_AFTER_MEMORY
-            patience = AGAIN_WITHIN
         return 0
 
-    def next(self, module: ModuleType, patience: float) -> dict[str, Any] | None:
+    def next(self, module: ModuleType) -> dict[str, Any] | None:
         """The next task. A worker that has none for a moment imports what tasks will take."""
         if not self.warmed:
             with contextlib.suppress(queue.Empty):
-                return self.tasks.get(timeout=patience)
+                return self.tasks.get(timeout=WARM_AFTER)
             self.warm(module)
         return self.tasks.get()
 
@@ -195,6 +192,11 @@ def unhurried(bring: Callable[[], T]) -> T:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def light(message: dict[str, Any]) -> bool:
+    """Whether a task needs little to be imported: a lone row, which may then need more, and the vocabulary."""
+    return message["kind"] == "row" or (message.get("spec") or {}).get("analysis") == "vocab"
 
 
 def perform(module: ModuleType, message: dict[str, Any], device: str, stop: Any, progress: Any) -> Any:
