@@ -5,6 +5,8 @@ deleted after. Every case is a process of its own, timed from its start (imports
 feature; peak memory is the process's highest resident size, mapped pages included. The page cache is warm for all:
 each file is read once before.
 
+* ``wbtui first look``: ``wbtui show --now``: nothing runs and nothing is kept. Start the service, which starts its
+  worker, and answer for one lone feature with the texts of its tokens, before the weights are fingerprinted;
 * ``wbtui``: what the app does: start the service, which starts its worker while it takes the fingerprints, makes the
   vocabulary product and answers for one lone feature (with numpy: torch is imported later), all in an empty cache.
   Memory is the client's, the service's and the worker's together; ``wbtui again``: the same with the fingerprints and
@@ -34,7 +36,15 @@ from typing import Any
 D_MODEL, D_MLP, HEADS, KV, D_HEAD, D_SAE = 2304, 9216, 8, 4, 256, 16_384
 LAYER = 1
 FEATURE = 123
-CASES = ("wbtui", "wbtui again", "wbtui running", "transformers", "HookedTransformer", "TransformerBridge")
+CASES = (
+    "wbtui first look",
+    "wbtui",
+    "wbtui again",
+    "wbtui running",
+    "transformers",
+    "HookedTransformer",
+    "TransformerBridge",
+)
 
 
 def write(folder: Path, layers: int, vocab: int) -> dict[str, int]:
@@ -180,20 +190,22 @@ def _best(folder: Path, gain: Any, unembed: Any) -> list[int]:
         return (unembed.float() @ direction.flatten()).topk(10).indices.tolist()
 
 
-def _service(folder: Path, feature: int = FEATURE, *, running: bool = False, stop: bool = True) -> dict[str, Any]:
+def _service(
+    folder: Path, feature: int = FEATURE, *, running: bool = False, stop: bool = True, first: bool = False
+) -> dict[str, Any]:
     """What a user waits for: a client that finds no service. Everybody's peak memory and processor time together.
 
     Args:
         running: there is a service; what it has used before is no part of the processor time.
         stop: end the service.
+        first: no more than a first look.
     """
     from wbtui.definitions import DEFINITIONS, to_json
     from wbtui.service.client import Client
     from wbtui.service.wishes import RowRequest
 
-    request = RowRequest(
-        str(folder / "model"), "L1", to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"], feature
-    )
+    definition, cache = to_json(DEFINITIONS["folded"]), os.environ["WBTUI_CACHE_DIR"]
+    request = RowRequest(str(folder / "model"), "L1", definition, cache, feature, first)
     with Client.connect() as client:
         before = _used(client) if running else []
         row = client.row(request)
@@ -263,7 +275,10 @@ def serve(folder: str) -> None:
 def child(name: str, folder: str) -> None:
     """The other process."""
     if name.startswith("wbtui"):
-        print("RESULT " + json.dumps(_service(Path(folder), running=name == "wbtui running")), flush=True)
+        print(
+            "RESULT " + json.dumps(_service(Path(folder), running=name == "wbtui running", first="first" in name)),
+            flush=True,
+        )
         os._exit(0)
     ids = run_case(name, Path(folder))
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -19,6 +19,7 @@ from wbtui.catalog.models import find_model
 from wbtui.catalog.plan import plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.definitions import DEFINITIONS
+from wbtui.features.first_look import NOTE
 from wbtui.features.table import FeatureTable
 
 
@@ -230,3 +231,17 @@ def test_a_command_imports_its_own_module_alone() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "wbtui models" in ran.stdout
+
+
+def test_show_now_is_a_first_look(wbtui: Commands) -> None:
+    ran = wbtui("show", "demo@L3#67", "--now", "--no-daemon")
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[0] == "demo@L3#67" and lines[1].startswith("  writes  ") and "color" in lines[1]
+    assert lines[-1].strip() == NOTE
+    found = json.loads(wbtui("show", "demo@L3#67", "--now", "--no-daemon", "--json").out)
+    assert (
+        found["schema"] == "wbtui.first_look/1" and found["texts"][str(found["writes.top_ids"][0])].strip() == "color"
+    )
+    ran = wbtui("show", "demo@L3", "--now", "--no-daemon")
+    assert ran.code == 2 and "MODEL@SAE#FEATURE" in ran.err

@@ -29,9 +29,11 @@ from wbtui.catalog.plan import TokensPlan, plan_tokens
 from wbtui.catalog.saes import find_sae
 from wbtui.compute import lone as without_torch
 from wbtui.compute.work import ShardTask, compute_row, compute_shard
-from wbtui.definitions import DEFINITIONS, MaskDefinition, TokensDefinition
-from wbtui.errors import WeightsError
+from wbtui.definitions import DEFINITIONS, MaskDefinition, TokensDefinition, to_json
+from wbtui.errors import UsageError, WeightsError
 from wbtui.features.vocabulary import Vocabulary
+from wbtui.service.planning import first_look
+from wbtui.service.wishes import RowRequest
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
@@ -271,6 +273,35 @@ def test_which_lone_rows_are_made_without_torch(tmp_path: Path, site: str, dtype
     for name, array in columns_of(cache, plan.tokens).items():
         value = np.array([np.nan if v is None else v for v in np.atleast_1d(np.array(row[name], dtype=object))], float)
         np.testing.assert_allclose(value, np.atleast_1d(array[7]).astype(float), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("site", ["resid_post", "hook_z"])
+def test_a_first_look_is_the_row_without_the_weights_being_read(
+    tmp_path: Path, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a model that nothing has been made of THEN a first look has the numbers of the lone row and its words, and
+    neither hashes weights nor keeps anything; where torch must make the row, it does both after all."""
+    model = tiny_model(tmp_path, "gemma2", dtype="bfloat16")
+    sae = tiny_sae(tmp_path, model, d_sae=16, site=site)
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    asked = RowRequest(str(model), str(sae), to_json(DEFINITIONS["folded"]), str(cache), 7, first=True)
+    hashed = "wbtui.store.fingerprints._file_tensors"
+    with monkeypatch.context() as patch:
+        if site == "resid_post":
+            patch.setattr(hashed, lambda *_: pytest.fail("weights were hashed"))
+        found = compute_row(first_look(asked).task["request"], 7)
+    assert cache.exists() == (site == "hook_z")
+    texts = found.pop("texts")
+    plan = make_plan(model, sae, other, DEFINITIONS["folded"])
+    fill(other, [plan.vocab])
+    assert found == compute_row({"cache": str(other), "spec": plan.tokens.to_json()}, 7)
+    vocabulary = Vocabulary(Product(other, plan.vocab).columns())
+    named = {i for name, ids in found.items() if name.endswith("_ids") for i in ids if i is not None and i >= 0}
+    assert named and named <= set(map(int, texts))
+    assert all(vocabulary.text(int(i)) == text for i, text in texts.items())
+    changed = dataclasses.replace(asked, feature=16)
+    with pytest.raises(UsageError, match="feature 16; expected 0 to 15"):
+        first_look(changed)
 
 
 def test_bad_rows_are_marked_and_the_rest_untouched(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,11 +16,14 @@ import pytest
 
 from tests.service import fake_work
 from tests.service.conftest import DEADLINE, Place, alive, check_complete, processes, socket_there, wait_until
+from wbtui.definitions import DEFINITIONS, to_json
 from wbtui.errors import Cancelled, ServiceError, TimedOut, UsageError, WbtuiError, WeightsError
 from wbtui.service import connect, place, protocol
 from wbtui.service.client import AsyncClient, Client, restart, stop
+from wbtui.service.config import ServiceConfig
 from wbtui.service.running import run_job
 from wbtui.service.start import with_package
+from wbtui.service.wishes import RowRequest
 from wbtui.store.products import Product
 
 STARTER = """
@@ -204,6 +208,21 @@ def test_a_worker_without_a_sign_of_life_is_killed_and_its_shard_tried_again(her
         [retry] = [e for e in events if e["event"] == "retry"]
         assert "no sign of progress" in retry["reason"]
     check_complete(here, request)
+
+
+def test_a_first_look_needs_neither_torch_nor_the_weights_read_whole(here):
+    """GIVEN no service and nothing kept THEN a feature of the demo is answered for with its words, before torch."""
+    config = ServiceConfig(devices=("cpu",))
+    with Client.connect(config=config) as client:
+        request = RowRequest("demo", "L3", to_json(DEFINITIONS["folded"]), str(here.cache), 67, first=True)
+        row = client.row(request, DEADLINE)
+        [worker] = client.status()["workers"]
+        assert "torch" not in Path(f"/proc/{worker['pid']}/maps").read_text()
+        with pytest.raises(UsageError, match="feature 100000"):
+            client.row(dataclasses.replace(request, feature=100_000), DEADLINE)
+        client.stop()
+    assert row["texts"][str(row["writes.top_ids"][0])] == " color"
+    assert row["unmasked"] is True and not here.cache.exists()
 
 
 def test_damaged_shards_are_computed_again(here):

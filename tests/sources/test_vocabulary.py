@@ -16,8 +16,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tests.fixtures import SPECIAL_TOKENS, tiny_model, tiny_tokenizer
 from wbtui import schema
+from wbtui.catalog.models import DEMO_DIR
 from wbtui.errors import WeightsError
-from wbtui.sources.vocabulary import byte_characters, is_word, parse_tokenizer, read_vocabulary
+from wbtui.sources.vocabulary import FirstWords, byte_characters, is_word, parse_tokenizer, read_vocabulary
 
 HOSTILE = [
     '"quoted"',
@@ -337,3 +338,47 @@ def test_any_bytes_survive(tokens: list[bytes]) -> None:
     assert strings(columns, "raw") == tokens
     assert len(texts(columns)) == len(texts(columns, "norm")) == len(tokens)
     assert (columns["word"] <= np.arange(len(tokens))).all()
+
+
+@pytest.mark.parametrize("where", ["demo", "bytes", "metaspace"])
+def test_first_words_are_those_of_the_whole_vocabulary(where: str, tmp_path: Path) -> None:
+    """What a first look reads of few tokens is what the product has of all."""
+    folder = DEMO_DIR / "model"
+    d_vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
+    if where != "demo":
+        folder = tmp_path
+        tokens = ["<bos>", "Ġthe", "the", "Thé", "â", "Ċ", "Ġ", "ab", "Ġfoo"]
+        if where == "metaspace":
+            tokens = ["<bos>", "▁the", "the", "ＴＨＥ", "<0xE2>", "▁", "▁▁x", "ab", "\ud800"]
+        decoder = {"type": "ByteLevel"} if where == "bytes" else {"type": "Metaspace"}
+        model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "byte_fallback": where == "metaspace"}
+        added = [{"id": 0, "content": "<bos>", "special": True}, {"id": 10, "content": " plain", "special": False},
+                 {"id": 99, "content": "<far>", "special": True}]  # fmt: skip
+        text = json.dumps({"model": model, "decoder": decoder, "added_tokens": added})
+        (folder / "tokenizer.json").write_text(text)
+        d_vocab = 12
+    whole, first = read_vocabulary(folder, d_vocab), FirstWords(folder, d_vocab)
+    ids = np.arange(d_vocab)[:, None]
+    alone = schema.VOCAB_SPECIAL | schema.VOCAB_PADDED
+    np.testing.assert_array_equal(first.flags, whole["flags"] & alone)
+    np.testing.assert_array_equal(first.whole_word[ids][:, 0], (whole["flags"] & schema.VOCAB_WHOLE_WORD) != 0)
+    same = dict(zip(first.word[ids][:, 0].tolist(), whole["word"].tolist(), strict=True))
+    assert [same[w] for w in first.word[ids][:, 0].tolist()] == whole["word"].tolist()
+    assert len(same) == len(set(whole["word"].tolist()))
+    for name, found in (("norm", [s.encode("utf-8", "surrogatepass") for s in first.norms[ids][:, 0]]),
+                        ("text", [first.text(i).encode("utf-8", "replace") for i in range(d_vocab)])):  # fmt: skip
+        at = whole[f"{name}_offsets"]
+        texts = [whole[f"{name}_bytes"][a:b].tobytes() for a, b in itertools.pairwise(at.tolist())]
+        plain = [i for i in range(d_vocab) if b"\xed" not in texts[i]]
+        assert [found[i] for i in plain] == [texts[i] for i in plain]
+
+
+def test_first_words_refuse_what_the_vocabulary_refuses(tmp_path: Path) -> None:
+    model = {"type": "BPE", "vocab": {f"t{i}": i for i in range(40)}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "decoder": {"type": "ByteLevel"}}))
+    for read in (read_vocabulary, FirstWords):
+        with pytest.raises(WeightsError, match="vocabulary of 40, of which 8 tokens .* ids below 32"):
+            read(tmp_path, 32)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(WeightsError, match="not JSON"):
+        FirstWords(tmp_path, 32)

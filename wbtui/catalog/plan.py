@@ -10,6 +10,7 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wbtui.catalog.architectures import architecture_of
 from wbtui.catalog.identity import fingerprint, model_fingerprint, sae_identity
@@ -27,7 +28,7 @@ from wbtui.definitions import (
     to_json,
 )
 from wbtui.errors import WeightsError
-from wbtui.store.fingerprints import bytes_fingerprint, is_remembered
+from wbtui.store.fingerprints import bytes_fingerprint, is_remembered, stand_in
 from wbtui.store.keys import ProductSpec, slug
 from wbtui.tensorfile import read_header
 
@@ -73,7 +74,9 @@ class TokensPlan:
         return list(out.values())
 
 
-def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, cache: Path) -> TokensPlan:
+def plan_tokens(
+    model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, cache: Path, *, unread: bool = False
+) -> TokensPlan:
     """Fingerprint what E1 uses and name its products.
 
     Args:
@@ -81,6 +84,8 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
         sae: from :func:`wbtui.catalog.saes.find_sae`.
         definition: the numbers asked for.
         cache: the cache folder; only its fingerprint memo is written, and only if it can be.
+        unread: read no weights: in place of their fingerprints stand size, time and inode of the files. Such a plan's
+            specs say so (``model["unread"]``), and no product may be written or looked for by them.
 
     Raises:
         WeightsError: files missing, damaged or not fitting.
@@ -92,13 +97,17 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
     names = tensor_files(folder)
     roles = tokens_tensors(names, arch, model.tied, where)
     _check_shapes(model, names, roles)
-    with ThreadPoolExecutor(1) as beside:  # hashing lets other threads run: the SAE's bytes beside the model's
-        of_sae = beside.submit(sae_identity, names, arch, sae, where, memo)
-        if not is_remembered(names[roles["embedding"]], memo):  # gigabytes are hashed for the first time
-            refuse_foreign(folder, model.d_vocab)
-        model_print = model_fingerprint(names, arch, model.tied, where, memo)
-        tokenizer = tokenizer_fingerprint(folder)
-        sae_parts = of_sae.result()
+    if unread:
+        tokenizer, model_print = tokenizer_fingerprint(folder), stand_in(names[name] for name in roles.values())
+        sae_parts: dict[str, Any] = {"fingerprint": stand_in(sae.files)}
+    else:
+        with ThreadPoolExecutor(1) as beside:  # hashing lets other threads run: the SAE's bytes beside the model's
+            of_sae = beside.submit(sae_identity, names, arch, sae, where, memo)
+            if not is_remembered(names[roles["embedding"]], memo):  # gigabytes are hashed for the first time
+                refuse_foreign(folder, model.d_vocab)
+            model_print = model_fingerprint(names, arch, model.tied, where, memo)
+            tokenizer = tokenizer_fingerprint(folder)
+            sae_parts = of_sae.result()
     model_slug, sae_slug = slug(model.name, model_print), slug(sae.name, sae_parts["fingerprint"])
     tensors = {"model": model_print, "tokenizer": tokenizer, "model_type": model.model_type}
     body = to_json(definition)
@@ -125,7 +134,7 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
                 {
                     "analysis": "mask",
                     "method_version": METHOD_VERSIONS["mask"],
-                    "matrix": fingerprint(names, [roles[role]], memo),
+                    "matrix": model_print if unread else fingerprint(names, [roles[role]], memo),
                     "mask": to_json(definition.mask),
                 },
                 rows=model.d_vocab,
@@ -133,12 +142,14 @@ def plan_tokens(model: ModelInfo, sae: SaeInfo, definition: TokensDefinition, ca
                 model={"name": model.name, "path": model.path, "role": role},
                 model_slug=model_slug,
             )
-    needs = {
+    needs: dict[str, Any] = {
         "name": model.name,
         "path": model.path,
         "vocab": vocab.relative,
         "masks": {side: spec.relative for side, spec in masks.items()},
     }
+    if unread:
+        needs["unread"] = True
     sae_place = dataclasses.asdict(sae)
 
     def null(definition_of_null: NullDefinition) -> ProductSpec:

@@ -23,6 +23,7 @@ from wbtui.definitions import TokensDefinition, tokens_from_json
 from wbtui.sources.checkpoint import Checkpoint
 from wbtui.sources.model import gain_of, unembedding_name
 from wbtui.sources.sae import SaeSource
+from wbtui.sources.vocabulary import FirstWords
 from wbtui.store.columns import Columns
 from wbtui.store.keys import ProductSpec
 
@@ -46,6 +47,33 @@ class _Model:
         self.gain = gain_of(checkpoint, arch.final_norm) if definition.unembed == "folded" else None
         matrices = (self.tokens, self.embedding)
         self.plain = all(m.dtype != np.float64 and m.flags.c_contiguous and m.flags.aligned for m in matrices)
+
+
+class _Words:
+    """A ``vocab`` product as rows read it."""
+
+    def __init__(self, path: Path) -> None:
+        vocab = Columns(path)
+        self.flags = np.asarray(vocab["flags"])
+        self.word = np.asarray(vocab["word"])
+        self.whole_word = (self.flags & schema.VOCAB_WHOLE_WORD) != 0
+        self.norms = Strings(vocab["norm_bytes"], vocab["norm_offsets"])
+
+
+def _words(cache: Path, spec: ProductSpec) -> Any:
+    """The vocabulary: the product, or what a first look takes of the tokenizer."""
+    if not spec.model.get("unread"):
+        return _Words(cache / spec.model["vocab"] / "columns.safetensors")
+    d_vocab = Checkpoint(spec.model["path"]).dims.d_vocab
+    key = ("words", spec.model["path"], spec.identity.get("tokenizer"), d_vocab)
+    return _RESIDENT.get(key, lambda: FirstWords(spec.model["path"], d_vocab), lambda _: _BYTES)
+
+
+def texts(cache: Path, spec: ProductSpec, columns: dict[str, np.ndarray]) -> dict[str, str]:
+    """The tokens that a first look's columns name, by their ids written as text (JSON has no other keys)."""
+    words = _words(cache, spec)
+    named = {int(i) for name, array in columns.items() if name.rpartition("_")[2] in ("ids", "id") for i in array.flat}
+    return {str(i): words.text(i) for i in sorted(named) if i >= 0}
 
 
 def kept_tokens(
@@ -92,13 +120,13 @@ def row_columns(
     )
     if not sae.plain:
         return None
-    vocab = Columns(cache / spec.model["vocab"] / "columns.safetensors")
-    flags = np.asarray(vocab["flags"])
+    words = _words(cache, spec)
+    flags = words.flags
     keeps = {side: kept_tokens(cache, spec, definition, side, flags) for side in schema.SIDES}
     names = tuple(keeps[side][1] for side in schema.SIDES)
 
     def tables_of() -> tuple[LoneTable, LoneTable]:
-        return _tables(model, definition, {side: keeps[side][0] for side in schema.SIDES}, names, vocab)
+        return _tables(model, definition, {side: keeps[side][0] for side in schema.SIDES}, names, words)
 
     writes, reads = _RESIDENT.get(("tables", *place, *names), tables_of, lambda _: _BYTES)
     decoder, encoder = sae.lone(feature)
@@ -107,18 +135,15 @@ def row_columns(
 
 
 def _tables(
-    model: _Model, definition: TokensDefinition, keeps: dict[str, np.ndarray], names: tuple[str, ...], vocab: Columns
+    model: _Model, definition: TokensDefinition, keeps: dict[str, np.ndarray], names: tuple[str, ...], words: Any
 ) -> tuple[LoneTable, LoneTable]:
     """Both sides' tokens; one matrix, order and mean where they are tied and keep the same tokens."""
-    word = np.asarray(vocab["word"])
-    whole_word = (np.asarray(vocab["flags"]) & schema.VOCAB_WHOLE_WORD) != 0
-    norms = Strings(vocab["norm_bytes"], vocab["norm_offsets"])
 
     def table(side: str, rows: Matrix, order: np.ndarray, mean: Centre, **values: Any) -> LoneTable:
         n_kept = int(keeps[side].sum())
         return LoneTable(
-            rows, order, n_kept, word=word, whole_word=whole_word, norms=norms, definition=definition, mean=mean,
-            **values,
+            rows, order, n_kept, word=words.word, whole_word=words.whole_word, norms=words.norms,
+            definition=definition, mean=mean, **values,
         )  # fmt: skip
 
     rows, order, mean = Matrix(model.tokens), token_order(keeps["writes"]), Centre()

@@ -14,6 +14,7 @@ import numpy as np
 
 from wbtui.compute import lone
 from wbtui.compute.memory import used_and_total
+from wbtui.definitions import tokens_from_json
 from wbtui.errors import WeightsError
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
@@ -88,7 +89,8 @@ def compute_row(
 ) -> dict[str, Any]:
     """One feature's row alone, provisional: never stored, replaced by its shard's.
 
-    With numpy on a CPU where nothing is prepared for torch (:mod:`wbtui.compute.lone`), else with torch.
+    With numpy on a CPU where nothing is prepared for torch (:mod:`wbtui.compute.lone`), else with torch. A first look
+    (:func:`wbtui.service.planning.first_look`) has ``texts`` as well.
 
     Args:
         request: {cache, spec: the ``tokens`` product's JSON}.
@@ -99,7 +101,7 @@ def compute_row(
         the mask was not there yet.
     """
     cache, spec = Path(request["cache"]), ProductSpec.from_json(request["spec"])
-    found = None
+    first, found = spec, None
     if device == "cpu" and not _prepared(cache, spec, device):
         try:
             found = lone.row_columns(cache, spec, feature, stop)
@@ -108,14 +110,32 @@ def compute_row(
     if found is None:
         from wbtui.compute import shard
 
+        if spec.model.get("unread"):
+            spec = _read_whole(cache, spec)
         found = shard.row_columns(cache, spec, feature, device, stop)
     columns, unmasked = found
     progress(1.0)
     out: dict[str, Any] = {"unmasked": unmasked}
+    if first.model.get("unread"):
+        out["texts"] = lone.texts(cache, first, columns)
     for name, array in columns.items():
         row = array[0]
         out[name] = [_plain(v) for v in row] if isinstance(row, np.ndarray) else _plain(row)
     return out
+
+
+def _read_whole(cache: Path, spec: ProductSpec) -> ProductSpec:
+    """The ``tokens`` product of a first look that takes torch: its weights are fingerprinted and its vocabulary made
+    after all."""
+    from wbtui.catalog.models import model_info
+    from wbtui.catalog.plan import plan_tokens
+    from wbtui.catalog.saes import SaeInfo
+
+    definition = tokens_from_json({"name": "", **spec.identity["definition"]})
+    model = model_info(spec.model["name"], Path(spec.model["path"]), "folder")
+    plan = plan_tokens(model, SaeInfo(**(spec.sae or {})), definition, cache)
+    compute_shard(ShardTask(str(cache), plan.vocab.to_json()))
+    return plan.tokens
 
 
 def _prepared(cache: Path, spec: ProductSpec, device: str) -> bool:

@@ -111,7 +111,8 @@ class Client:
         return answer
 
     def row(self, request: wishes.RowRequest, timeout: float | None = None) -> dict[str, Any]:
-        """One feature's columns, provisional; a non-finite number is None."""
+        """One feature's columns, provisional; a non-finite number is None. A first look (``request.first``) has
+        ``texts`` too: {token id as text: the token} of every token that it names."""
         fields = dataclasses.asdict(request)
         fields.update(model=connect.absolute(request.model), sae=connect.absolute(request.sae))
         answer = self.call("row", timeout, **fields)

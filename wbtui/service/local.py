@@ -119,6 +119,9 @@ class LocalRunner:
     def row(self, request: wishes.RowRequest, timeout: float | None = None) -> dict[str, Any]:
         """As :meth:`wbtui.service.client.Client.row`, without a service."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        if request.first:
+            found = planning.first_look(request)
+            return self._lone(found.id, found.task, (), deadline)
         planned = planning.plan(self._planner, {**request.plan_request(), "checks": False})
         target = next(p for p in planned if p.analysis == "tokens")
         words = [p for p in planned if p.analysis == "vocab" and not p.complete]

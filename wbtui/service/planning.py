@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbtui.errors import UsageError
-from wbtui.service.wishes import AskRequest, PageRequest
+from wbtui.service.wishes import AskRequest, PageRequest, RowRequest
 from wbtui.service.work import PlannedProduct
 
 if TYPE_CHECKING:
@@ -84,6 +84,30 @@ def plan(planner: Planner, request: dict[str, Any]) -> list[PlannedProduct]:
     """
     cache = Path(request["cache"])
     return [look(cache, spec) for spec in planner(request)]
+
+
+def first_look(request: RowRequest) -> PageTask:
+    """The task of a row whose weights have not been fingerprinted: nothing large is read for it.
+
+    Raises:
+        UsageError: no such model, SAE or feature. WeightsError: files that cannot be read or do not fit.
+    """
+    from wbtui.catalog.models import find_model
+    from wbtui.catalog.plan import plan_tokens
+    from wbtui.catalog.saes import find_sae
+    from wbtui.definitions import tokens_from_json
+
+    model = find_model(request.model)
+    sae = find_sae(model, request.sae)
+    if request.feature >= sae.d_sae:
+        raise UsageError(f"feature {request.feature}", f"0 to {sae.d_sae - 1}")
+    try:
+        definition = tokens_from_json(request.definition)
+    except TypeError as error:
+        raise UsageError(f"definition ({error})", "the fields of a definition of tokens") from None
+    spec = plan_tokens(model, sae, definition, Path(request.cache), unread=True).tokens
+    task = {"kind": "row", "request": {"cache": request.cache, "spec": spec.to_json()}, "feature": request.feature}
+    return PageTask("\n".join(["first", request.cache, spec.relative, str(request.feature)]), task, ())
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,12 @@ class Session:
     async def row(self, request: protocol.Request) -> None:
         """``row``: one feature now. Answered later, by :meth:`answer_row`; the vocabulary is made first if need be."""
         wish = wishes.RowRequest.from_fields(request.fields)
+        if wish.first:
+            found = await asyncio.to_thread(planning.first_look, wish)
+            self._rows[request.id] = "columns"
+            self.daemon.engine.scheduler.add_row(found.id, found.task, (self.name, request.id))
+            self.daemon.engine.pump()
+            return
         planned = await self.daemon.plan({**wish.plan_request(), "checks": False})
         target = next(p for p in planned if p.analysis == "tokens")
         if wish.feature >= target.rows:

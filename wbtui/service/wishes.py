@@ -82,6 +82,9 @@ class RowRequest:
     definition: dict[str, Any]
     cache: str
     feature: int
+    first: bool = False
+    """A first look: answer before the weights have been fingerprinted, with the texts of the tokens named and without
+    the token mask. Nothing that is kept can be found for it, and nothing is kept."""
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> RowRequest:

@@ -40,9 +40,10 @@ PULSE_EVERY = 1.0
 has none."""
 PROGRESS_EVERY = 0.1
 """Seconds between progress frames; the stop flag is looked at on every slice whatever this is."""
-WARM_AFTER = 1.0
-"""Seconds without a task after which a worker imports what tasks will take. Not sooner: a first row is asked for as
-soon as its plan is there, who looks at one feature looks at the next, and an import would hold either up."""
+WARM_AFTER = (5.0, 1.0)
+"""Seconds without a task after which a worker imports what tasks will take: before its first one, and after one that
+took little. Not sooner: the first row is asked for when its weights have been hashed, who looks at one feature looks
+at the next, and an import would hold either up."""
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 EXIT_AFTER_MEMORY = 75
@@ -110,7 +111,9 @@ class Worker:
             return 1
         about = {"pid": os.getpid(), "device": self.device, "threads": threads(), "version": wbtui.__version__}
         self.say({"ready": about})
-        while (message := self.next(module)) is not None:
+        patience = WARM_AFTER[0]
+        while (message := self.next(module, patience)) is not None:
+            patience = WARM_AFTER[1]
             number = int(message["task"])
             if not light(message):
                 self.warm(module)
@@ -120,11 +123,11 @@ class Worker:
                 return EXIT_AFTER_MEMORY
         return 0
 
-    def next(self, module: ModuleType) -> dict[str, Any] | None:
+    def next(self, module: ModuleType, patience: float) -> dict[str, Any] | None:
         """The next task. A worker that has none for a moment imports what tasks will take."""
         if not self.warmed:
             with contextlib.suppress(queue.Empty):
-                return self.tasks.get(timeout=WARM_AFTER)
+                return self.tasks.get(timeout=patience)
             self.warm(module)
         return self.tasks.get()
 

@@ -11,7 +11,8 @@ import codecs
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,69 @@ def read_vocabulary(model_folder: str | Path, d_vocab: int) -> dict[str, np.ndar
     """
     tokens, where = _tokens(Path(model_folder))
     return columns_of(tokens, d_vocab, where)
+
+
+class FirstWords:
+    """What a row asks of a vocabulary, for the few tokens that it names, before there is a ``vocab`` product: a
+    quarter of a million strings read one and all take longer than the row.
+
+    Args: as :func:`read_vocabulary`.
+
+    Attributes:
+        flags: u8 ``[V]``, special and padding alone.
+
+    Raises:
+        WeightsError: as :func:`read_vocabulary`.
+    """
+
+    def __init__(self, model_folder: str | Path, d_vocab: int) -> None:
+        text, where = _document(Path(model_folder))
+        entries = _entries(text, where)
+        self._tokens = dict(zip(entries.ids, entries.tokens, strict=True))
+        self._own_bytes = entries.own_bytes
+        self._added = {i: content.encode("utf-8", "surrogatepass") for i, content, _ in entries.added}
+        kinds = {i: special for i, _, special in entries.added}
+        controls = {i for i, special in kinds.items() if special}
+        ids = np.unique(np.array([*entries.ids, *kinds], np.int64))
+        beyond = sorted(set(ids[ids >= d_vocab].tolist()) - controls)
+        if beyond:
+            raise foreign(where, len(beyond), beyond[-1], d_vocab)
+        self.flags = np.full(d_vocab, schema.VOCAB_PADDED, np.uint8)
+        self.flags[ids[ids < d_vocab]] = 0
+        self.flags[[i for i in controls if i < d_vocab]] = schema.VOCAB_SPECIAL
+        self._words: dict[str, int] = {}
+        self.word = _Each(self._word, np.int64)
+        """Equal for tokens with an equal normalised string: not the ids of the product's ``word``."""
+        self.whole_word = _Each(lambda i: bool(self._read(i)[2] & schema.VOCAB_WHOLE_WORD) and not self.flags[i], bool)
+        self.norms = _Each(lambda i: self._read(i)[1].decode("utf-8", "surrogatepass"), object)
+
+    def _read(self, i: int) -> tuple[bytes, bytes, int]:
+        if i in self._added:
+            return _read(self._added[i])
+        return _read(self._own_bytes([self._tokens[i]])[0] if i in self._tokens else b"")
+
+    def _word(self, i: int) -> int:
+        if self.flags[i]:
+            return -1 - i
+        return self._words.setdefault(self.norms.one(i), len(self._words))
+
+    def text(self, i: int) -> str:
+        """The token as :func:`read_vocabulary` has it: unsafe to print."""
+        if self.flags[i] == schema.VOCAB_PADDED:
+            return f"#{i}"
+        return self._read(i)[0].decode("utf-8", "replace")
+
+
+class _Each:
+    """``array[ids]`` of a function of ids."""
+
+    def __init__(self, one: Callable[[int], Any], dtype: Any) -> None:
+        self.one, self._dtype = one, dtype
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        out = np.empty(np.shape(ids), self._dtype)
+        out.ravel()[:] = [self.one(i) for i in np.ravel(ids).tolist()]
+        return out
 
 
 def columns_of(tokens: Tokens, d_vocab: int, where: str) -> dict[str, np.ndarray]:
@@ -159,19 +223,24 @@ def is_word(bare: str) -> bool:
 
 def _tokens(folder: Path) -> tuple[Tokens, str]:
     """Token bytes by id, and the file they came from."""
+    text, where = _document(folder)
+    return parse_tokenizer(text, where), where
+
+
+def _document(folder: Path) -> tuple[str, str]:
+    """The text of a ``tokenizer.json``, and where it came from."""
     path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            size = path.stat().st_size
-            if size > MAX_TOKENIZER_BYTES:
-                raise WeightsError(f"{path}: {size} bytes", f"a tokenizer of at most {MAX_TOKENIZER_BYTES} bytes")
-            text = path.read_bytes().decode("utf-8")
-        except OSError as error:
-            raise WeightsError(f"{path}: {error.strerror or error}", "a readable tokenizer.json") from None
-        except UnicodeDecodeError as error:
-            raise WeightsError(f"{path}: not UTF-8 ({error.reason})", "a tokenizer.json") from None
-        return parse_tokenizer(text, str(path)), str(path)
-    return parse_tokenizer(_converted(folder), str(folder)), str(folder)
+    if not path.is_file():
+        return _converted(folder), str(folder)
+    try:
+        size = path.stat().st_size
+        if size > MAX_TOKENIZER_BYTES:
+            raise WeightsError(f"{path}: {size} bytes", f"a tokenizer of at most {MAX_TOKENIZER_BYTES} bytes")
+        return path.read_bytes().decode("utf-8"), str(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror or error}", "a readable tokenizer.json") from None
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path}: not UTF-8 ({error.reason})", "a tokenizer.json") from None
 
 
 def _converted(folder: Path) -> str:
@@ -195,6 +264,28 @@ def parse_tokenizer(text: str, where: str) -> Tokens:
     Raises:
         WeightsError: not JSON, malformed, or of a scheme that is not understood.
     """
+    entries = _entries(text, where)
+    raws = entries.own_bytes(entries.tokens)
+    out = Tokens(dict(zip(entries.ids, raws, strict=True)), set())
+    for i, content, special in entries.added:
+        out.raw[i] = content.encode("utf-8", "surrogatepass")
+        (out.special.add if special else out.special.discard)(i)
+    return out
+
+
+class _Entries(NamedTuple):
+    """A ``tokenizer.json`` as it is written."""
+
+    tokens: list[str]
+    ids: list[int]
+    added: list[tuple[int, str, bool]]
+    """Id, text and whether it is a control token; these stand in front of the others."""
+    own_bytes: Callable[[list[str]], list[bytes]]
+    """From tokens as they are written to their own bytes."""
+
+
+def _entries(text: str, where: str) -> _Entries:
+    """See :func:`parse_tokenizer`."""
     try:
         data = jsontext.loads(text)
     except (ValueError, RecursionError) as error:
@@ -210,15 +301,9 @@ def parse_tokenizer(text: str, where: str) -> Tokens:
             if i in ids:
                 raise WeightsError(f"{where}: tokens {ids[i]!r} and {token!r} share id {i}", "one token for each id")
             ids[i] = token
-    if scheme == "bytes":
-        raws = _byte_level(tokens)
-    else:
-        raws = _metaspace(tokens, bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback"))
-    out = Tokens(dict(zip(numbers, raws, strict=True)), set())
-    for i, content, special in _added_items(data, where):
-        out.raw[i] = content.encode("utf-8", "surrogatepass")
-        (out.special.add if special else out.special.discard)(i)
-    return out
+    byte_tokens = scheme != "bytes" and (bool(model.get("byte_fallback")) or _decoder_has(data, "ByteFallback"))
+    own_bytes = _byte_level if scheme == "bytes" else partial(_metaspace, byte_tokens=byte_tokens)
+    return _Entries(tokens, numbers, _added_items(data, where), own_bytes)
 
 
 _NO_BYTE = 0x100
