@@ -28,13 +28,15 @@ from wbtui.definitions import TokensDefinition
 from wbtui.errors import WeightsError, WorkError
 from wbtui.floats import widened
 
-BLOCK_BYTES = 1 << 20
-"""Of promoted numbers at once: they stay in a core's own cache until the products have read them."""
+BLOCK_BYTES = 1 << 21
+"""Of promoted numbers at once: they stay in a cache until the products have read them. Smaller blocks would stay in a
+core's own, and threads would hand each other the interpreter more often, which costs more."""
+BLOCK_BYTES_ALONE = 1 << 19
+"""The same where one thread does everything."""
 TASK_ROWS = 4096
 """Token rows that one thread takes at a time."""
-SWITCH = 2e-5
-"""Seconds after which a thread that wants the interpreter gets it: blocks are calls of a few hundredths of a
-millisecond, and another thread may be importing torch."""
+SWITCH = 2e-4
+"""Seconds after which a thread that wants the interpreter gets it: blocks are calls of a tenth of a millisecond."""
 _HIGH = np.uint32(0xFFFF0000)
 _SIXTEEN = np.uint32(16)
 
@@ -89,7 +91,7 @@ class _Paired:
         self.words = raw.view(np.uint32)
         self.halves = [np.ascontiguousarray(directions[:, i::2]) for i in (0, 1)]
         self.width = raw.shape[1]
-        self.rows = max(16, BLOCK_BYTES // (4 * self.width) // 16 * 16)
+        self.rows = _block_rows(self.width)
 
     def run(
         self, start: int, end: int, out: np.ndarray, weights: np.ndarray | None, stop: Stop | None
@@ -120,13 +122,19 @@ class _Paired:
         return total.T.reshape(-1)
 
 
+def _block_rows(width: int) -> int:
+    """Token rows promoted at once."""
+    size = BLOCK_BYTES if threads() > 1 else min(BLOCK_BYTES, BLOCK_BYTES_ALONE)
+    return max(16, size // (4 * width) // 16 * 16)
+
+
 class _Plain:
     """A block of rows at a time, promoted where it is not float32."""
 
     def __init__(self, raw: np.ndarray, directions: np.ndarray) -> None:
         self.raw, self.directions = raw, np.ascontiguousarray(directions)
         self.width = raw.shape[1]
-        self.rows = max(16, BLOCK_BYTES // (4 * self.width) // 16 * 16)
+        self.rows = _block_rows(self.width)
 
     def run(
         self, start: int, end: int, out: np.ndarray, weights: np.ndarray | None, stop: Stop | None

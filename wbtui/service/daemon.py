@@ -183,6 +183,8 @@ class Daemon:
         for task in list(self._connections):
             task.cancel()
         await asyncio.to_thread(self.engine.close)
+        for task in list(self._connections):  # who was let in just before the door closed would be waited for for ever
+            task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         self.lock.release()
 
