@@ -68,7 +68,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("copy_bytes", "whole", 74_994, "bytes up to which a terminal is asked to copy; more goes to a file"),
     Setting("definition", "choice", "folded", "definition of the numbers", DEFINITION_NAMES),
     Setting("device", "words", ("auto",), "devices of the service: auto, cpu, cuda, cuda:N, mps, all; one worker each"),
-    Setting("tile", "whole", 128, "feature rows in one tile, a multiple of 16", least=1),
+    Setting("tile", "whole", 256, "feature rows in one tile, a multiple of 16", least=1),
     Setting("product", "choice", "auto", "bits of the big product; lists are those of fp32 in all", PRODUCTS),
     Setting("idle_unload", "number", 600.0, "seconds without work until weights leave the memory"),
     Setting("idle_exit", "number", 3600.0, "seconds without work and clients until the service ends"),

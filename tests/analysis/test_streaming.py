@@ -9,6 +9,7 @@ import torch
 from tests.analysis.helpers import table, vocabulary
 from wbtui.analysis import streaming
 from wbtui.analysis.streaming import TileBuffer
+from wbtui.analysis.sweep import Sweep
 from wbtui.analysis.tokens import token_rows
 from wbtui.errors import Cancelled
 
@@ -30,7 +31,7 @@ def test_slices_cover_once_and_are_never_slivers():
         bounds = streaming.slices(n)
         assert [a for a, _ in bounds] == [0, *[b for _, b in bounds[:-1]]]
         assert bounds[-1][1] == n
-        assert max(b - a for a, b in bounds) <= 4096
+        assert max(b - a for a, b in bounds) <= streaming.SLICE
         assert len(bounds) == 1 or min(b - a for a, b in bounds) > 1024
 
 
@@ -79,12 +80,37 @@ def test_moments_with_a_mean_far_from_zero(off):
     np.testing.assert_allclose(found.kurt, (z**4).mean(1), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("n", "kept", "k"), [(700, 650, 5), (9000, 8811, 39), (5000, 5000, 1), (300, 20, 39), (64, 64, 60)]
+)
+def test_what_is_taken_on_the_way_is_what_the_whole_tile_says(n, kept, k):
+    """GIVEN scores with many equal ones and a mean far off, slice by slice in any order, THEN lists and ties are those
+    of the whole rows, and moments those of float64."""
+    rng = np.random.default_rng(n)
+    x = torch.from_numpy(rng.integers(-40, 40, size=(80, n)).astype(np.float32) + 300)
+    about = x[:, :kept].double().mean(1).float()
+    slices = streaming.slices(n, 1024)
+    sweep = Sweep(x, kept, slices, about, k + 1)
+    for j in rng.permutation(len(slices)):
+        sweep.take(slices[j][0], TileBuffer())
+    for rows, real in ((slice(0, 32), 32), (slice(64, 80), 11)):
+        taken, mine = sweep.rows(rows), x[rows, :kept]
+        for largest in (True, False):
+            found = streaming.top_k(mine[:real], k, largest=largest, found=taken.best(real, largest=largest))
+            for ours, want in zip(found, streaming.top_k(mine[:real], k, largest=largest), strict=True):
+                np.testing.assert_array_equal(ours, want)
+        y = mine.double()
+        np.testing.assert_allclose(taken.moments().mean, y.mean(1), rtol=1e-9)
+        np.testing.assert_allclose(taken.moments().std, y.std(1, correction=0), rtol=1e-6)
+        z = (y - y.mean(1, keepdim=True)) / y.std(1, correction=0, keepdim=True)
+        np.testing.assert_allclose(taken.moments().kurt, (z**4).mean(1), rtol=1e-5)
+
+
 def test_entropy_of_a_saturated_row_is_finite():
     x = torch.zeros((8, 5000))
     x[:, 17] = 70.0
-    found, partition = streaming.softmax_entropy(
-        x, torch.full((8,), 70.0), torch.full((8,), 5.0).double(), TileBuffer()
-    )
+    rate = torch.full((8,), 70.0), torch.full((8,), 5.0).double()
+    [(found, partition)] = streaming.softmax_entropies(x, [rate], TileBuffer())
     assert torch.isfinite(found).all()
     assert float(found[0]) == pytest.approx(0.0, abs=1e-12)
     assert float(partition[0]) == pytest.approx(1.0)
@@ -92,8 +118,9 @@ def test_entropy_of_a_saturated_row_is_finite():
 
 def test_cancelled_within_one_slice():
     """GIVEN a stop flag that goes up during the second slice THEN the third one is never computed."""
-    tokens, directions = torch.ones((4096 * 5, 8)), torch.ones((8, 8))
-    out = torch.full((8, 4096 * 5), -1.0)
+    width = streaming.SLICE
+    tokens, directions = torch.ones((width * 5, 8)), torch.ones((8, 8))
+    out = torch.full((8, width * 5), -1.0)
     polls = []
 
     def stop() -> bool:
@@ -102,8 +129,8 @@ def test_cancelled_within_one_slice():
 
     with pytest.raises(Cancelled):
         streaming.product(directions, tokens, out, TileBuffer(), stop=stop)
-    assert (out[:, : 4096 * 2] == 8.0).all()
-    assert (out[:, 4096 * 2 :] == -1.0).all()
+    assert (out[:, : width * 2] == 8.0).all()
+    assert (out[:, width * 2 :] == -1.0).all()
 
 
 def test_every_poll_of_a_run_can_cancel_it():
@@ -132,5 +159,5 @@ def test_memory_is_one_tile():
     buffer = TileBuffer()
     done = []
     token_rows(torch.randn((300, 16)), side, buffer=buffer, progress=lambda a, b: done.append((a, b)))
-    assert buffer.nbytes <= 4 * 128 * (n + 2 * streaming.CHUNK)
-    assert done == [(128, 300), (256, 300), (300, 300)]
+    assert buffer.nbytes <= 4 * streaming.TILE * (n + 2 * streaming.CHUNK)
+    assert done == [(256, 300), (300, 300)]

@@ -47,7 +47,7 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     file.write_text("tile = 1024\n")
     assert settings.get("tile") == 1024
     file.unlink()
-    assert settings.get("tile") == 128
+    assert settings.get("tile") == 256
 
 
 def test_everyone_asks_the_settings(file: Path, tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def query_pass(
     """
     n = len(q)
     tile = max(GROUP, tile // GROUP * GROUP)
+    if k.device.type == "cpu":
+        tile = min(tile, TILE)  # higher ones leave the core's cache
     tiles: dict[int, Tile] = {}  # the last one may be less high
     safe, keys = _safe(q, k, softmax), in_chunks(k)
     parts: list[dict[str, Tensor]] = []

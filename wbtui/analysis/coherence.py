@@ -10,8 +10,8 @@ from rapidfuzz.process import cpdist
 
 from wbtui.analysis.either import Array, double, lengths, namespace
 
-_ELEMENTS = 1 << 20
-"""fp64 elements of gathered token rows held at once."""
+_ELEMENTS = 1 << 17
+"""fp64 elements of gathered token rows held at once: a megabyte, which stays in a core's cache."""
 
 
 class Strings:

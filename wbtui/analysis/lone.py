@@ -273,8 +273,11 @@ class LoneTile:
     def more(self, row: int, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
         return _best(self._kept, k, largest)
 
-    def entropy(self, peak: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        y = (self._wide - peak[0]) * rate[0]
+    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [self._entropy(float(peak[0]), float(rate[0])) for peak, rate in signs]
+
+    def _entropy(self, peak: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
+        y = (self._wide - peak) * rate
         e = np.exp(y)
         total = e.sum()
         return np.array([np.log(total) - (e @ y) / total]), np.array([total])

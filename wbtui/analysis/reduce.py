@@ -64,8 +64,9 @@ class Tile(Protocol):
     def more(self, row: int, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`best` of one row: ``[1, …]``."""
 
-    def entropy(self, peak: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Entropy and partition sum of ``softmax(rate * (x - peak))`` over the kept scores ``x``, fp64 ``[rows]``."""
+    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each (peak, rate) ``[rows]``: entropy and partition sum of ``softmax(rate * (x - peak))`` over the kept
+        scores ``x``, fp64 ``[rows]``."""
 
     def above(self, bar: np.ndarray, bar_id: np.ndarray) -> np.ndarray:
         """Masked tokens that would stand above a kept one of this score and id: ``[rows]``."""
@@ -88,6 +89,11 @@ def moments_of(about: Any, sums: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
     skew = (s3 - 3 * s1 * s2 + 2 * s1**3) / variance**1.5
     kurt = (s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4) / variance**2
     return about + s1, variance**0.5, skew, kurt
+
+
+def longest(definition: Any) -> int:
+    """The length of the list from which words are taken."""
+    return int(max(definition.k_show, definition.k_sem, definition.k_words + SPARE))
 
 
 def reduce(
@@ -116,7 +122,7 @@ def reduce(
     rows, show = tile.rows, definition.k_show
     last = min(definition.k_sem, side.n_kept) - 1
     mean, std, skew, kurt = tile.moments()
-    wanted = max(show, definition.k_sem, definition.k_words + SPARE)
+    wanted = longest(definition)
     low = wanted if want == "both" else show
     tile.settle(wanted, low, last)
     top, bottom = tile.best(wanted, largest=True), tile.best(low, largest=False)
@@ -140,9 +146,12 @@ def reduce(
     out["kurt"] = np.where(flat, np.nan, kurt)
     out["z_min"] = (lowest - mean) / spread
     poll(stop)
-    out |= _shape(tile, side, top, mean, spread, +1.0, stop)
-    if want == "both":
-        out |= {f"against.{k}": v for k, v in _shape(tile, side, bottom, mean, spread, -1.0, stop).items()}
+    lists = [(+1.0, top)] if want == "pos" else [(+1.0, top), (-1.0, bottom)]
+    wide = np.where(flat, np.inf, spread)
+    softmaxes = tile.entropies([(best[0][:, 0], sign * definition.kappa / wide) for sign, best in lists])
+    for (sign, best), softmax in zip(lists, softmaxes, strict=True):
+        shape = _shape(tile, side, best, softmax, mean, spread, sign, stop)
+        out |= shape if sign > 0 else {f"against.{name}": column for name, column in shape.items()}
     out |= _masked(tile, side, top, last, offset, unit)
     if top_cos:
         values, columns = top[0][:, :show], top[1][:, :show]
@@ -163,19 +172,20 @@ def _shape(
     tile: Tile,
     side: Table,
     best: tuple[np.ndarray, np.ndarray],
+    softmax: tuple[np.ndarray, np.ndarray],
     mean: np.ndarray,
     spread: np.ndarray,
     sign: float,
     stop: Stop | None,
 ) -> Rows:
-    """The shape columns of ``sign * z``. ``best`` is the list of that sign, best first."""
+    """The shape columns of ``sign * z``. ``best`` is the list of that sign, best first; ``softmax`` its entropy and
+    partition sum."""
     definition = side.definition
     values, columns = best
     k = min(definition.k_sem, side.n_kept)
     flat = np.isnan(spread)
     z = sign * (values - mean[:, None]) / spread[:, None]
-    rate = sign * definition.kappa / np.where(flat, np.inf, spread)
-    entropy, total = tile.entropy(values[:, 0], rate)
+    entropy, total = softmax
     h = np.where(flat, np.nan, entropy)
     weights = np.exp(definition.kappa * (z[:, :k] - z[:, :1])) / total[:, None]
     ids = side.token_ids[columns[:, :k]]

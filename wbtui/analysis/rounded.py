@@ -202,7 +202,7 @@ def rounded_product(directions: Tensor, low: Rounded, out: Tensor, *, stop: Stop
         poll(stop)
         narrow_product(narrow, low.rows[bounds[0] : bounds[1]], out[:, bounds[0] : bounds[1]])
 
-    bounds = streaming.slices(len(low.rows), streaming.slice_width(out))
+    bounds = streaming.slices_of(out)
     if out.device.type == "cpu":
         spread(one, bounds, low.rows.numel())
     else:

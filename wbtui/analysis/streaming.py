@@ -1,13 +1,14 @@
 """The tiled product and its fused reductions: directions times tokens, one tile of rows at a time, nothing dense kept.
 
-A tile is up to 128 directions times the whole vocabulary in one reused buffer. The product runs in slices of at most
+A tile is up to 256 directions times the whole vocabulary in one reused buffer. The product runs in slices of at most
 4,096 tokens with the stop flag polled between them, which is what lets a running shard be stopped within 100 ms. A
 product's last digits depend on the number of rows where they are few, and on slices narrower than a few columns, so
 tiles are padded to a multiple of ``TILE_STEP`` rows and slices are of balanced width: sliced and whole products then
 agree bit for bit.
 
-Reductions read the finished tile in chunks of fixed width through a small scratch (fp32 within a chunk, fp64 across),
-so they need no full-size temporary and do not depend on the tile's height. Sources: methods 1.2, speed.md b.1.
+Reductions go chunk by chunk through a small scratch (fp32 within a chunk, fp64 across), so they need no full-size
+temporary and do not depend on the tile's height; those of a CPU's fp32 product are taken from each slice at once (see
+:mod:`wbtui.analysis.sweep`). Sources: methods 1.2, speed.md b.1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,15 @@ from torch import Tensor
 from wbtui.analysis.either import Stop as Stop
 from wbtui.analysis.either import poll as poll
 from wbtui.analysis.pool import spread
+from wbtui.analysis.power import UNIT, power
 from wbtui.analysis.reduce import moments_of
 from wbtui.definitions import TILE_STEP
 
-TILE = 128
+TILE = 256
 SLICE = 4096
+"""Tokens in a slice: fewer cost the product time, as each brings the directions into order again."""
 SLICE_DEVICE = 65_536
-"""Tokens in a slice: a GPU wants few, large kernels."""
+"""A GPU wants few, large kernels."""
 LAZY_ELEMENTS = 1 << 21
 """Elements promoted to fp32 at once: the slice stays in a shared cache until the product has read it."""
 LONE_ELEMENTS = 1 << 17
@@ -90,9 +93,9 @@ def own_buffer() -> TileBuffer:
     return buffer
 
 
-def slice_width(x: Tensor) -> int:
-    """Tokens per slice of a product into ``x``."""
-    return SLICE if x.device.type == "cpu" else SLICE_DEVICE
+def slices_of(out: Tensor) -> list[tuple[int, int]]:
+    """The slices in which a product into ``out [t, V]`` is taken: by the vocabulary's size alone."""
+    return slices(out.shape[1], SLICE if out.device.type == "cpu" else SLICE_DEVICE)
 
 
 def product(
@@ -104,6 +107,7 @@ def product(
     stop: Stop | None = None,
     width: int | None = None,
     column_sum: tuple[Tensor, Tensor] | None = None,
+    after: Callable[[int, TileBuffer], None] | None = None,
 ) -> Tensor:
     """``out[:, v] = directions @ tokens[v]`` in vocabulary slices; on a CPU each by one thread.
 
@@ -113,9 +117,10 @@ def product(
         out: ``[t, V]`` fp32, written in place.
         buffer: scratch for promoted pieces on a device (threads on a CPU have their own).
         stop: polled before each slice and piece.
-        width: slice width.
+        width: slice width; None is that of :func:`slices_of`.
         column_sum: ``(weights [V] fp32, total [D] fp64)``: ``total += weights @ tokens`` on the way, while a piece is
             in the cache.
+        after: told the first column of each slice that is done, and the scratch of the thread that did it and waits.
 
     Raises:
         Cancelled: the stop flag went up.
@@ -138,9 +143,11 @@ def product(
             torch.mm(directions, part.T, out=out[:, a + c : a + d])
             if total is not None and column_sum is not None:
                 total += torch.mv(part.T, column_sum[0][a + c : a + d]).double()
+        if after is not None:
+            after(a, scratch)
         return total
 
-    bounds = slices(tokens.shape[0], slice_width(out) if width is None else width)
+    bounds = slices_of(out) if width is None else slices(tokens.shape[0], width)
     totals = spread(one, bounds, tokens.numel()) if on_cpu else [one(each) for each in bounds]
     if column_sum is not None:
         for total in totals:
@@ -161,7 +168,7 @@ def best(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
     """
     t, v = x.shape
     want = min(k, v)
-    block = 1 << max(0, int(math.log2(max(1.0, v / want)) / 2 + 0.5))
+    block = block_for(v, want)
     if block < 4:
         values, columns = x.topk(want, dim=1, largest=largest)
         return values, columns
@@ -169,23 +176,41 @@ def best(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
     # Strided blocks: block j holds columns j, j + n_blocks, ...; the reduction then runs over contiguous memory.
     view = x[:, : n_blocks * block].unflatten(1, (block, n_blocks))
     peaks = view.amax(1) if largest else view.amin(1)
-    chosen = peaks.topk(want, dim=1, largest=largest, sorted=False).indices
+    which = peaks.topk(want, dim=1, largest=largest, sorted=False).indices
     steps = torch.arange(block, device=x.device) * n_blocks
-    candidates = (chosen[:, None, :] + steps[None, :, None]).flatten(1)
+    candidates = (which[:, None, :] + steps[None, :, None]).flatten(1)
     if n_blocks * block < v:
         rest = torch.arange(n_blocks * block, v, device=x.device)
         candidates = torch.cat([candidates, rest.expand(t, -1)], dim=1)
+    return chosen(x, candidates, want, largest)
+
+
+def block_for(n: int, want: int) -> int:
+    """How many columns share one peak where ``want`` of ``n`` are sought: a power of two up to 64."""
+    return 1 << min(6, max(0, int(math.log2(max(1.0, n / want)) / 2 + 0.5)))
+
+
+def chosen(x: Tensor, candidates: Tensor, want: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The ``want`` best of each row's ``candidates [t, m]`` (columns of ``x``), best first: values and columns."""
     values, index = x.gather(1, candidates).topk(want, dim=1, largest=largest)
     return values, candidates.gather(1, index)
 
 
-def top_k(x: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+def top_k(
+    x: Tensor,
+    k: int,
+    *,
+    largest: bool = True,
+    found: Callable[[int], tuple[Tensor, Tensor]] | None = None,
+) -> tuple[Tensor, Tensor]:
     """:func:`best`, equal values by smaller column.
 
     The ``k + 1``-th value tells whether a tie straddles the cut; only such rows are scanned whole.
+
+    ``found``: another way to :func:`best`'s answer for ``x``.
     """
     k = min(k, x.shape[1])
-    values, columns = best(x, k + 1, largest=largest)
+    values, columns = best(x, k + 1, largest=largest) if found is None else found(k + 1)
     if values.shape[1] > 1:
         tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
         if len(tied):
@@ -218,6 +243,12 @@ class Moments:
     std: Tensor
     skew: Tensor
     kurt: Tensor
+
+    @staticmethod
+    def of(about: Tensor, sums: Tensor, n: int) -> Moments:
+        """Of ``n`` numbers a row, from the sums ``[4, pieces, t]`` fp32 of the powers of their differences from ``about
+        [t]``."""
+        return Moments(*moments_of(about.double(), sums.double().sum(1) / n))
 
 
 def _chunk(x: Tensor) -> int:
@@ -254,7 +285,7 @@ def moments(x: Tensor, buffer: TileBuffer, *, about: Tensor | None = None, stop:
         torch.sum(torch.mul(y, y, out=y2), dim=1, out=second[j])
         torch.sum(y.mul_(y2), dim=1, out=third[j])
         torch.sum(y2.mul_(y2), dim=1, out=fourth[j])
-    return Moments(*moments_of(about.double(), sums.double().sum(1) / v))
+    return Moments.of(about, sums, v)
 
 
 def _scratches(buffer: TileBuffer, chunks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -266,31 +297,30 @@ def _scratches(buffer: TileBuffer, chunks: Sequence[Tensor]) -> list[tuple[Tenso
     return [made[chunk.shape[1]] for chunk in chunks]
 
 
-def softmax_entropy(
-    x: Tensor, peak: Tensor, rate: Tensor, buffer: TileBuffer, *, stop: Stop | None = None
-) -> tuple[Tensor, Tensor]:
-    """Entropy and partition sum of ``softmax(rate * x)`` of each row.
+def softmax_entropies(
+    x: Tensor, signs: Sequence[tuple[Tensor, Tensor]], buffer: TileBuffer, *, stop: Stop | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Entropy and partition sum of ``softmax(rate * x)`` of each row, for one or several rates in one reading of ``x``.
 
     Args:
         x: ``[t, V]`` fp32.
-        peak: ``[t]`` fp32, the row's maximum (minimum where ``rate`` is negative): exponents never exceed 0.
-        rate: ``[t]`` fp64, kappa over the row's standard deviation; negative for the other sign.
+        signs: for each rate: ``peak [t]`` fp32, the row's maximum (minimum where the rate is negative), so that
+            exponents never exceed 0; and ``rate [t]`` fp64, kappa over the row's standard deviation; negative for the
+            other sign.
 
     Returns:
-        entropy in nats and ``sum(exp(rate * (x - peak)))``, both fp64 ``[t]``. NaN rates give NaN.
+        For each: entropy in nats and ``sum(exp(rate * (x - peak)))``, both fp64 ``[t]``. NaN rates give NaN.
     """
     chunks = x.split(_chunk(x), dim=1)
-    sums = torch.empty((2, len(chunks), len(x)), dtype=torch.float32, device=x.device)
-    plain, by_exponent = (each.unbind(0) for each in sums)
-    peak_column = peak[:, None]
-    rate_column = (rate / math.log(2.0)).float()[:, None]
+    sums = torch.empty((len(signs), 2, len(chunks), len(x)), dtype=torch.float32, device=x.device)
+    columns = [(peak[:, None], (rate / UNIT).float()[:, None]) for peak, rate in signs]
     scratch = _scratches(buffer, chunks)
     for j, chunk in enumerate(chunks):
         poll(stop)
         y, e = scratch[j]
-        torch.sub(chunk, peak_column, out=y).mul_(rate_column)
-        # exp2: torch's CPU exp is four times slower and worse where it underflows.
-        torch.sum(torch.exp2(y, out=e), dim=1, out=plain[j])
-        torch.sum(e.mul_(y), dim=1, out=by_exponent[j])
-    z, weighted = sums.double().sum(1)
-    return z.log() - math.log(2.0) * weighted / z, z
+        for (peak, rate), (plain, by_exponent) in zip(columns, sums[:, :, j], strict=True):
+            torch.sub(chunk, peak, out=y).mul_(rate)
+            torch.sum(power(y, out=e), dim=1, out=plain)
+            torch.sum(e.mul_(y), dim=1, out=by_exponent)
+    totals = sums.double().sum(2)
+    return [(z.log() - UNIT * weighted / z, z) for z, weighted in totals]

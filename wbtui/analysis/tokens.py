@@ -8,7 +8,7 @@ row's own mean score, and ``mean`` is then 0.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from wbtui.analysis.directions import output_directions
 from wbtui.analysis.directions import scaled as scaled_rows
 from wbtui.analysis.either import host
 from wbtui.analysis.pool import one_thread, spread
-from wbtui.analysis.reduce import Rows, Want
+from wbtui.analysis.reduce import Rows, Want, longest
 from wbtui.analysis.reduce import reduce as reduced
 from wbtui.analysis.rounded import RoundedTile, rounded_product
 from wbtui.analysis.side import TokenTable, prepare_side
 from wbtui.analysis.streaming import TILE, Stop, TileBuffer, poll
+from wbtui.analysis.sweep import Sweep, Taken
 
 __all__ = ["TokenTable", "output_directions", "prepare_side", "score_tile", "token_rows"]
 
@@ -102,15 +103,20 @@ def _tile_rows(
     """The columns of one tile, and which of its rows are not absent. On a CPU threads reduce blocks of rows."""
     rows = len(block)
     scaled, norm, exponent = _scaled(block, side, pad=True)
-    if side.rounded is None:
-        scores = _scores(scaled, side, buffer, stop)
-    else:
+    on_cpu = side.rows.device.type == "cpu"
+    sweep = None
+    if side.rounded is not None:
         scores = buffer.get("scores", len(scaled), side.n_tokens)
         rounded_product(scaled, side.rounded, scores, stop=stop)
-    on_cpu = scores.device.type == "cpu"
+    elif on_cpu and side.in_order and side.has_centre:
+        scores = buffer.get("scores", len(scaled), side.n_tokens)
+        about, wanted = _means(scaled, side, stop), longest(side.definition) + 1
+        sweep = Sweep(scores, side.n_kept, streaming.slices_of(scores), about, wanted)
+        streaming.product(scaled, side.rows, scores, buffer, stop=stop, after=sweep.take)
+    else:
+        scores = _scores(scaled, side, buffer, stop)
     height = REDUCED if on_cpu else len(scores)
-    # The mean score is the score of the mean token: known without a pass over the tile.
-    means = (scaled.double() @ side.centre(stop)).float()
+    means = _means(scaled, side, stop)
 
     def reduce(first: int) -> Rows:
         last = min(rows, first + height)
@@ -122,15 +128,21 @@ def _tile_rows(
             rounded = RoundedTile(*low)
         real = slice(first, last)
         over = None if lengths is None else lengths[real]
-        tile = (scores[padded], norm[real], exponent[real], side, own)
-        return reduce_tile(
-            *tile, means=means[padded], lengths=over, want=want, top_cos=top_cos, stop=stop, rounded=rounded
-        )
+        tile = TorchTile(scores[padded], last - first, side, own, stop)
+        tile.means, tile.rounded = means[padded], rounded
+        tile.taken = None if sweep is None else sweep.rows(padded)
+        sizes = host(norm[real]), host(exponent[real]), None if over is None else host(over)
+        return reduced(tile, side, *sizes, want=want, top_cos=top_cos, stop=stop)
 
     firsts = range(0, rows, height)
     parts = spread(reduce, firsts, scores.numel()) if on_cpu else [reduce(first) for first in firsts]
     good = np.flatnonzero((torch.isfinite(norm) & (norm > 0)).cpu().numpy())
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, good
+
+
+def _means(scaled: Tensor, side: TokenTable, stop: Stop | None) -> Tensor:
+    """The mean score is the score of the mean token: known without a pass over the tile, but for rounding."""
+    return (scaled.double() @ side.centre(stop)).float()
 
 
 def _scaled(block: Tensor, side: TokenTable, *, pad: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,55 +189,62 @@ def _scores(scaled: Tensor, side: TokenTable, buffer: TileBuffer, stop: Stop | N
 class TorchTile:
     """A tile of scores in torch's memory, as :func:`wbtui.analysis.reduce.reduce` takes it.
 
-    Args: see :func:`reduce_tile`.
+    Attributes:
+        means: ``[t]`` fp32, the rows' means but for rounding (see :func:`wbtui.analysis.streaming.moments`).
+        rounded: the scores are rounded ones, and this computes again in fp32 what the lists need.
+        taken: what was taken from these rows while they were made.
     """
 
-    def __init__(
-        self,
-        scores: Tensor,
-        rows: int,
-        side: TokenTable,
-        buffer: TileBuffer,
-        means: Tensor | None,
-        rounded: RoundedTile | None,
-        stop: Stop | None,
-    ) -> None:
+    means: Tensor | None = None
+    rounded: RoundedTile | None = None
+    taken: Taken | None = None
+
+    def __init__(self, scores: Tensor, rows: int, side: TokenTable, buffer: TileBuffer, stop: Stop | None) -> None:
         self.rows = rows
         self.side = side
-        self._scores, self._buffer, self._means, self._rounded, self._stop = scores, buffer, means, rounded, stop
+        self._scores, self._buffer, self._stop = scores, buffer, stop
         self._kept, self._masked = scores[:, : side.n_kept], scores[:, side.n_kept :]
         self.n_masked = self._masked.shape[1]
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        found = streaming.moments(self._kept, self._buffer, about=self._means, stop=self._stop)
-        if self._rounded is not None:
-            found = self._rounded.better(found)
+        if self.taken is not None:
+            found = self.taken.moments()
+        else:
+            found = streaming.moments(self._kept, self._buffer, about=self.means, stop=self._stop)
+        if self.rounded is not None:
+            found = self.rounded.better(found)
         mean, std, skew, kurt = (host(x[: self.rows]) for x in (found.mean, found.std, found.skew, found.kurt))
         return mean, std, skew, kurt
 
     def settle(self, high: int, low: int, bar: int) -> None:
-        if self._rounded is not None:
-            bars = self._rounded.settle(high)
-            self._rounded.settle(low, largest=False)
-            self._rounded.settle_masked(bars[:, bar])
+        if self.rounded is not None:
+            bars = self.rounded.settle(high)
+            self.rounded.settle(low, largest=False)
+            self.rounded.settle_masked(bars[:, bar])
 
     def best(self, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
-        return _on_host(streaming.top_k(self._kept[: self.rows], k, largest=largest))
+        found = None if self.taken is None else self.taken.best(self.rows, largest=largest)
+        return _on_host(streaming.top_k(self._kept[: self.rows], k, largest=largest, found=found))
 
     def more(self, row: int, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
-        if self._rounded is not None:
-            self._rounded.settle(k, largest=largest, row=row)
+        if self.rounded is not None:
+            self.rounded.settle(k, largest=largest, row=row)
         return _on_host(streaming.top_k(self._kept[row][None], k, largest=largest))
 
-    def entropy(self, peak: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # Padding rows are given a rate of 0: they cost the same and raise nothing.
-        kept = self._kept
-        rates = torch.zeros(kept.shape[0], dtype=torch.float64, device=kept.device)
-        rates[: self.rows] = torch.from_numpy(rate).to(kept.device)
-        peaks = torch.zeros(kept.shape[0], dtype=torch.float32, device=kept.device)
-        peaks[: self.rows] = torch.from_numpy(peak).to(kept.device)
-        found, partition = streaming.softmax_entropy(kept, peaks, rates, self._buffer, stop=self._stop)
-        return host(found[: self.rows]), host(partition[: self.rows])
+    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = streaming.softmax_entropies(
+            self._kept,
+            [(self._column(peak, torch.float32), self._column(rate, torch.float64)) for peak, rate in signs],
+            self._buffer,
+            stop=self._stop,
+        )
+        return [(host(entropy[: self.rows]), host(partition[: self.rows])) for entropy, partition in found]
+
+    def _column(self, values: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """``[t]``, zero in padding rows: with a rate of 0 they cost the same and raise nothing."""
+        column = torch.zeros(self._kept.shape[0], dtype=dtype, device=self._kept.device)
+        column[: self.rows] = torch.from_numpy(values).to(column.device)
+        return column
 
     def above(self, bar: np.ndarray, bar_id: np.ndarray) -> np.ndarray:
         masked, device = self._masked[: self.rows], self._masked.device
@@ -264,18 +283,12 @@ def reduce_tile(
     side: TokenTable,
     buffer: TileBuffer,
     *,
-    means: Tensor | None = None,
     lengths: Tensor | None = None,
     want: Want,
     top_cos: bool,
     stop: Stop | None = None,
-    rounded: RoundedTile | None = None,
 ) -> Rows:
-    """All columns of one tile of scores (see :func:`score_tile`); rows that are absent hold numbers of no meaning.
-
-    ``means``: ``[t]`` fp32, the rows' means but for rounding (see :func:`wbtui.analysis.streaming.moments`).
-    ``rounded``: the scores are rounded ones, and this computes again in fp32 what the lists need.
-    """
-    tile = TorchTile(scores, len(norm), side, buffer, means, rounded, stop)
+    """All columns of one tile of scores (see :func:`score_tile`); rows that are absent hold numbers of no meaning."""
+    tile = TorchTile(scores, len(norm), side, buffer, stop)
     over = None if lengths is None else host(lengths)
     return reduced(tile, side, host(norm), host(exponent), over, want=want, top_cos=top_cos, stop=stop)

@@ -19,7 +19,7 @@ from wbtui.errors import WeightsError
 from wbtui.store.keys import ProductSpec
 from wbtui.store.products import Product
 
-TILE = 128
+TILE = 256
 """Feature rows of a tile where nothing else is said."""
 
 

@@ -30,7 +30,7 @@ class ServiceConfig:
     devices: tuple[str, ...] = ("auto",)
     """One worker process each: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``all`` stands for every CUDA device
     that ``CUDA_VISIBLE_DEVICES`` leaves. The same device twice is two workers on it."""
-    tile: int = 128
+    tile: int = 256
     """Feature rows in one tile; halved where a shard ran out of memory."""
     idle_unload: float = 600.0
     """Seconds without work until the workers end and give their memory back."""

@@ -28,7 +28,7 @@ class Scheduler(Orders):
         tile: feature rows of a tile, halved for a second try.
     """
 
-    def __init__(self, workers: Iterable[str], tile: int = 128) -> None:
+    def __init__(self, workers: Iterable[str], tile: int = 256) -> None:
         super().__init__(workers, tile)
         self.tiles: dict[tuple[str, str], int] = {}
         """(worker, analysis) -> the tile to begin with, where a larger one has run out of memory."""
