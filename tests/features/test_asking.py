@@ -99,3 +99,12 @@ def test_every_column_of_an_answer_is_explained() -> None:
     assert len(set(names)) == len(names) and {"score", "tail", "rank", "weight", "r", "flow class"} <= set(names)
     assert {"mutual", "matched", "lost, new", "split", "kept class", "assignment", "effective rank"} <= set(names)
     assert all(entry.meaning and entry.source for entry in questions_glossary())
+
+
+@pytest.mark.parametrize(
+    ("text", "side"), [("w:w:London", "writes"), ("w:r:London", "reads"), ("r: w: London", "writes")]
+)
+def test_a_side_typed_behind_the_bars_own_counts(text: str, side: str) -> None:
+    asked = parse(text)
+    assert (asked.side, [w.text for w in asked.words]) == (side, ["London"])
+    assert [w.text for w in parse('w:"r:London"').words] == ["r:London"]

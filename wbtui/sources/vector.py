@@ -79,5 +79,7 @@ def _check_shape(shown: str, shape: tuple[int, ...], d_model: int) -> None:
     """``[d_model]`` or ``[1, d_model]``, told by the header alone."""
     if tuple(n for n in shape if n != 1 or len(shape) == 1) != (d_model,):
         raise UsageError(
-            f"{shown}: shape {list(shape)}", f"[{d_model}], the model's d_model", "one vector of this model's stream"
+            f"{shown}: shape {list(shape)}",
+            f"[{d_model}], the model's d_model",
+            "give one vector of this model's stream (is it another model's?)",
         )
