@@ -163,6 +163,9 @@ def test_heads_of_one_layer_are_counted_together_and_others_beside_them() -> Non
     both = hypergeom.pmf(2, 100, 2, 3) * hypergeom.pmf(1, 100, 1, 1)
     assert found[0].tail == pytest.approx(both)
     assert found[0].base == pytest.approx(3 / 200)
+    none, why = shared_heads([Part(parts[0].table, (50,), "A", "A"), Part(last, (0,), "D", "D")])
+    assert none == []
+    assert why == "no head sees any of the others above the noise · D: no head reads the last layer"
 
 
 def test_labels_are_short_and_differ() -> None:

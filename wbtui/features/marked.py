@@ -201,7 +201,10 @@ def shared_heads(parts: Sequence[Part]) -> tuple[list[SharedHead], str]:
         base = k / n if n else math.nan
         out.append(SharedHead(layer, head, side, count, of, base, _tail(count, [drawn[1:] for drawn in draws])))
     out.sort(key=lambda h: (h.tail, -h.count, h.layer, h.head, h.side))
-    return out, " · ".join(f"{', '.join(own)}: {text}" if own[0] else text for text, own in why.items())
+    told = [f"{', '.join(own)}: {text}" if own[0] else text for text, own in why.items()]
+    if told and found and not out:
+        told.insert(0, "no head sees any of the others above the noise")
+    return out, " · ".join(told)
 
 
 def _heads_of(part: Part, found: dict[tuple[int, int, str], list[tuple[int, int, int, int]]]) -> str:
