@@ -20,7 +20,11 @@ WORDS = {"single": "one", "coherent": "set", "diffuse": "mix", "none": "none"}
 @click.argument("b", metavar="B")
 @click.option("--control", help="A third SAE that learned nothing; its shares stand beside those of B.")
 @click.option("--no-control", is_flag=True, help="No control, though one called A-control is there.")
-@click.option("--assign", is_flag=True, help="Also the one-to-one pairing of largest total cosine (up to 16,384 each).")
+@click.option(
+    "--assign",
+    is_flag=True,
+    help="Also the one-to-one pairing of largest total cosine (up to 16,384 each: there a minute, 2.7 GB).",
+)
 @click.option("--bar", type=click.FloatRange(0, 1), default=0.7, show_default=True, help="Cosine that counts as found.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option(
