@@ -289,7 +289,9 @@ def test_a_first_look_is_the_row_without_the_weights_being_read(
     with monkeypatch.context() as patch:
         if site == "resid_post":
             patch.setattr(hashed, lambda *_: pytest.fail("weights were hashed"))
-        found = compute_row(first_look(asked).task["request"], 7)
+            patch.setattr("wbtui.compute.shard.row_columns", lambda *_: pytest.fail("torch was asked"))
+        device = "cuda:0" if site == "resid_post" else "cpu"  # there need be none
+        found = compute_row(first_look(asked).task["request"], 7, device)
     assert cache.exists() == (site == "hook_z")
     texts = found.pop("texts")
     plan = make_plan(model, sae, other, DEFINITIONS["folded"])

@@ -90,7 +90,7 @@ def compute_row(
     """One feature's row alone, provisional: never stored, replaced by its shard's.
 
     With numpy on a CPU where nothing is prepared for torch (:mod:`wbtui.compute.lone`), else with torch. A first look
-    (:func:`wbtui.service.planning.first_look`) has ``texts`` as well.
+    (:func:`wbtui.service.planning.first_look`) has ``texts`` as well, and goes without torch on every device.
 
     Args:
         request: {cache, spec: the ``tokens`` product's JSON}.
@@ -102,7 +102,7 @@ def compute_row(
     """
     cache, spec = Path(request["cache"]), ProductSpec.from_json(request["spec"])
     first, found = spec, None
-    if device == "cpu" and not _prepared(cache, spec, device):
+    if (device == "cpu" or first.model.get("unread")) and not _prepared(cache, spec, device):
         try:
             found = lone.row_columns(cache, spec, feature, stop)
         except WeightsError:
