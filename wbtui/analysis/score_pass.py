@@ -34,7 +34,7 @@ NEAR = 128
 CHUNK = 64
 """Rows of a column-major dictionary's matrix read at once where they are gone through twice."""
 LONG = 256
-"""The same where they are gone through once."""
+"""The same where they are gone through once, for one query: many queries want a piece in a core's cache."""
 PIECE = 4096
 """Its columns that one thread takes."""
 COLUMNS = 512
@@ -113,7 +113,7 @@ def score_columns(
         raise UsageError("a dictionary without rows", "at least one feature")
     dots = torch.zeros((len(q), n), dtype=torch.float32, device=q.device)
     squares = torch.zeros(n, dtype=torch.float32, device=q.device) if lengths is None else None
-    chunk = CHUNK if lengths is None else LONG
+    chunk = LONG if lengths is not None and len(q) == 1 else CHUNK
 
     def work(columns: tuple[int, int]) -> None:
         a, b = columns
