@@ -1,6 +1,8 @@
 """Do time and memory grow linearly? CPU seconds of E1 over features and vocabulary, of the pass over pairs over heads,
-and the tile's memory, each fitted as ``t ~ size ** exponent`` by least squares on logarithms. Run with ``python -m
-benchmarks.growth``. Aim: exponents of time from 0.9 to 1.1; memory flat in features, at most linear in vocabulary.
+and the tile's memory, each fitted as ``t ~ size ** exponent`` by least squares on logarithms, at Gemma-2-2b's width:
+what a feature costs whatever the vocabulary (spelling, cosines and words of its lists) is named beside it, and
+weighs more in narrower models. Run with ``python -m benchmarks.growth``. Aim: exponents of time from 0.9 to 1.1;
+memory flat in features, at most linear in vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from wbtui.analysis.tokens import token_rows
 from wbtui.definitions import AttentionDefinition, TokensDefinition
 
 WITHIN = (0.9, 1.1)
-D_MODEL = 768
+D_MODEL = 2304
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
@@ -111,6 +113,9 @@ def main(argv: list[str] | None = None) -> int:
             "tile_mb": memory,
             "memory_exponent": exponent(along, memory),
         }
+    slope, fixed = np.polyfit(lines["vocabulary"]["sizes"], lines["vocabulary"]["cpu_s"], 1)
+    lines["vocabulary"]["fixed_ms_a_feature"] = 1e3 * float(fixed) / 256
+    lines["vocabulary"]["ns_a_token"] = 1e9 * float(slope) / 256
     counts = [2 * f for f in doubled]
     seconds = heads(counts, args.repeat)
     lines["heads"] = {"sizes": counts, "cpu_s": seconds, "exponent": exponent(counts, seconds)}
@@ -119,6 +124,8 @@ def main(argv: list[str] | None = None) -> int:
         judged = "met" if low <= line["exponent"] <= high else "MISSED"
         peaks = f"; memory ~ size ^ {line['memory_exponent']:.2f}" if "memory_exponent" in line else ""
         print(f"{what:10} {line['sizes']}: time ~ size ^ {line['exponent']:.2f} {judged}{peaks}")
+    grown = lines["vocabulary"]
+    print(f"a feature: {grown['fixed_ms_a_feature']:.2f} ms and {grown['ns_a_token']:.0f} ns for each token")
     if args.json:
         Path(args.json).write_text(json.dumps(lines, indent=2) + "\n")
     return 0

@@ -90,16 +90,21 @@ def mean_cosine(rows: Array, positions: Array, centre: Array, flatten: bool = Fa
         return out
     step = max(1, _ELEMENTS // (k * rows.shape[1]))
     for a in range(0, n, step):
-        unit = _seen(double(rows[positions[a : a + step]]) - centre, flatten)
-        norm = lengths(unit, axis=2, keep=True)
-        unit /= xp.where(norm > 0, norm, 1.0)
-        own = double(norm[:, :, 0] > 0).sum(1)
-        out[a : a + step] = ((unit.sum(1) ** 2).sum(1) - own) / (k * (k - 1))
+        some = positions[a : a + step]
+        seen = _seen(rows, some.reshape(-1), centre, flatten).reshape(len(some), k, -1)
+        norm = lengths(seen, axis=2)
+        own = norm > 0
+        # the sum of unit rows as one product: dividing each row first would write them all again
+        total = ((own / xp.where(own, norm, 1.0))[:, None, :] @ seen)[:, 0]
+        out[a : a + step] = ((total**2).sum(1) - double(own).sum(1)) / (k * (k - 1))
     return out
 
 
-def _seen(rows: Array, flatten: bool) -> Array:
-    return rows - rows.mean(-1)[..., None] if flatten else rows
+def _seen(rows: Array, positions: Array, centre: Array, flatten: bool) -> Array:
+    """The rows at ``positions [n]``, centred, in fp64."""
+    seen = double(rows[positions])
+    seen -= centre
+    return seen - seen.mean(-1)[..., None] if flatten else seen
 
 
 def centred_norms(rows: Array, positions: Array, centre: Array, flatten: bool = False) -> Array:
@@ -109,7 +114,7 @@ def centred_norms(rows: Array, positions: Array, centre: Array, flatten: bool = 
     out = xp.empty_like(flat, dtype=xp.float64)
     step = max(1, _ELEMENTS // rows.shape[1])
     for a in range(0, len(flat), step):
-        out[a : a + step] = lengths(_seen(double(rows[flat[a : a + step]]) - centre, flatten))
+        out[a : a + step] = lengths(_seen(rows, flat[a : a + step], centre, flatten))
     return out.reshape(positions.shape)
 
 
