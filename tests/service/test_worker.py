@@ -55,6 +55,18 @@ def test_shards_then_assembly_in_one_resident_process(here, worker):
     assert list(product.columns()["row"]) == list(range(96))
 
 
+def test_a_process_is_named_before_it_has_said_a_word(here, worker):
+    """A task may run, and a status be asked for, before what the child says first has been read."""
+    worker.start()
+    assert worker.info == {"pid": worker.pid}
+    worker.submit(tasks(here)[0]).result(DEADLINE)
+    assert worker.info["pid"] == worker.pid and worker.info["device"] == "cpu"
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: not worker.alive)
+    worker.start()
+    assert worker.info == {"pid": worker.pid}, "nothing of the one that died"
+
+
 def test_a_running_shard_stops_between_two_slices_and_the_next_task_is_not_touched(here, worker):
     gate = here.root / "gate"
     task = tasks(here, gate=str(gate))[0]

@@ -59,7 +59,7 @@ class WorkerProcess:
         self.work = work
         self.log = log
         self.info: dict[str, Any] = {}
-        """From the child's ``ready``: pid, device, threads."""
+        """The child's pid, and from its ``ready`` device and threads."""
         self.ready = threading.Event()
         self.last_sign = 0.0
         """Monotonic time of the last thing heard from the child about its work."""
@@ -116,6 +116,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.starts += 1
+        self.info = {"pid": self._process.pid}  # nothing of a former process is said of this one
         self._blame = None
         self._lost = False
         self._sock = ours
