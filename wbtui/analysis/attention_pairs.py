@@ -164,6 +164,9 @@ def _reduce(
     rows = torch.nn.functional.pad(q * softmax.scale, (0, 0, 0, padded(t) - t))
     for j in range(len(tile.bounds)):
         poll(stop)
+        if tile.plain:
+            tile.at_once(j, rows)
+            continue
         tile.multiply(j, rows)
         if not partners:
             if softmax.biased:

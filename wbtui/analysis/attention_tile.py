@@ -129,7 +129,10 @@ class Tile:
         self._keys = keys
         self._held = [held[:, a:b] for a, b in bounds]
         self._chunks = [self.scores[:, a:b] for a, b in bounds]
-        self._scratch = [buffer.get("scratch", t, b - a) for a, b in bounds]
+        self._made = [buffer.get("scratch", padded(t), b - a) for a, b in bounds]
+        self._scratch = [x[:t] for x in self._made]
+        self.plain = safe and not entropy and not softmax.biased and softmax.softcap is None
+        """Nothing stands between scores and exponents, and nothing is sought in the scores: :meth:`at_once` does."""
         self.sums, self.tops, self._below, self._z, self._weighted = torch.zeros((5, len(bounds), t), device=k.device)
         self._sum_rows, self._top_rows, self._z_rows = list(self.sums), list(self.tops), list(self._z)
         if columns:
@@ -145,15 +148,33 @@ class Tile:
     def multiply(self, j: int, rows: Tensor) -> None:
         """Scores of chunk ``j`` and their sizes; ``rows`` are the queries, padded, the softmax's scale in them."""
         torch.mm(rows, self._keys[j], out=self._held[j])
-        chunk = self._chunks[j]
-        y = torch.abs(chunk, out=self._scratch[j])
-        torch.sum(y, dim=1, out=self._sum_rows[j])
-        torch.amax(chunk, dim=1, out=self._top_rows[j])
+        self._tops(j, self._chunks[j])
+        torch.abs(self._chunks[j], out=self._scratch[j])
+        self._sizes(j)
+
+    def at_once(self, j: int, rows: Tensor) -> None:
+        """:meth:`multiply` and :meth:`exponentiate` where the tile is ``plain``: the scores stay in the scratch, and
+        only what the softmax sums is written to the tile."""
+        torch.mm(rows, self._keys[j], out=self._made[j])
+        x = self._scratch[j]
+        self._tops(j, x)
+        torch.sum(power(x, out=self._chunks[j]), dim=1, out=self._z_rows[j])
+        x.abs_()
+        self._sizes(j)
+
+    def _tops(self, j: int, scores: Tensor) -> None:
+        torch.amax(scores, dim=1, out=self._top_rows[j])
         if self._columns:
-            torch.amax(chunk, dim=0, out=self._column_tops[j])
+            torch.amax(scores, dim=0, out=self._column_tops[j])
+
+    def _sizes(self, j: int) -> None:
+        """Sums of the |scores| that are in the scratch."""
+        y = self._scratch[j]
+        torch.sum(y, dim=1, out=self._sum_rows[j])
+        if self._columns:
             if self._whole:
                 torch.sum(self._scratch_groups[j], dim=1, out=self._group_sums[j])
-            if self._whole < len(chunk):
+            if self._whole < len(y):
                 torch.sum(y[self._whole :], dim=0, keepdim=True, out=self._rest_sums[j])
 
     def biased(self, j: int, q_terms: Tensor, k_terms: Tensor) -> Tensor:
