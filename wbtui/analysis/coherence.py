@@ -8,7 +8,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from wbtui.analysis.either import Array, double, lengths, namespace
+from wbtui.analysis.either import Array, double, lengths, namespace, rows_at
 
 _ELEMENTS = 1 << 17
 """fp64 elements of gathered token rows held at once: a megabyte, which stays in a core's cache."""
@@ -102,7 +102,7 @@ def mean_cosine(rows: Array, positions: Array, centre: Array, flatten: bool = Fa
 
 def _seen(rows: Array, positions: Array, centre: Array, flatten: bool) -> Array:
     """The rows at ``positions [n]``, centred, in fp64."""
-    seen = double(rows[positions])
+    seen = double(rows_at(rows, positions))
     seen -= centre
     return seen - seen.mean(-1)[..., None] if flatten else seen
 

@@ -51,6 +51,12 @@ def like(x: Array, other: Array) -> Array:
     return x if isinstance(x, np.ndarray) else x.to(other.device)
 
 
+def rows_at(x: Array, positions: Array) -> Array:
+    """Rows ``[n, D]`` of a matrix at ``positions [n]``, copied: torch's indexing takes element by element what its
+    ``index_select`` takes row by row, at twice the time."""
+    return x.index_select(0, positions) if hasattr(x, "index_select") else x[positions]
+
+
 def lengths(x: Array, axis: int = 1, keep: bool = False) -> Array:
     """Euclidean norms along an axis."""
     if isinstance(x, np.ndarray):
