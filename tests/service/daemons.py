@@ -43,6 +43,11 @@ class Running:
         self.daemon.end("the test is over")
         return await self.task
 
+    @staticmethod
+    def watches() -> list[asyncio.Task[Any]]:
+        """Watches that go on."""
+        return [task for task in asyncio.all_tasks() if "Daemon.watch" in repr(task.get_coro())]
+
 
 async def finished(events: AsyncIterator[dict[str, Any]], job: int) -> list[dict[str, Any]]:
     """A job's events up to its end."""

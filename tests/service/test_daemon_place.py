@@ -37,6 +37,26 @@ async def test_a_socket_that_a_cleaner_took_is_made_anew(running, here):
         assert (await old.call("status"))["pid"] == os.getpid()
 
 
+async def test_a_service_that_ends_does_not_take_its_own_socket_for_lost(here, monkeypatch):
+    """GIVEN a watch that is cancelled at the moment at which what it waits for comes (Python 3.11 then forgets the
+    cancelling) THEN the socket that was removed at the end is not made anew: who called there would wait for ever."""
+    real = asyncio.wait_for
+
+    async def forgetful(awaitable, timeout):
+        try:
+            return await real(awaitable, DEADLINE)  # not before the end
+        except asyncio.CancelledError:
+            return None
+
+    monkeypatch.setattr(asyncio, "wait_for", forgetful)
+    running = await Running(here, check_every=1e-6).up()
+    async with AsyncClient(autostart=False) as client:
+        await client.call("status")
+    await running.down()
+    assert not place.socket_path().exists()
+    assert not running.watches()
+
+
 async def test_a_lock_that_a_cleaner_took_is_taken_again(running, here):
     running.daemon.lock.path.unlink()
     await running.daemon.check_place()

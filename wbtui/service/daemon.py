@@ -85,10 +85,11 @@ class Daemon:
             watch = asyncio.create_task(self.watch())
             ended = asyncio.create_task(self.ending.wait())
             await asyncio.wait({watch, ended}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (watch, ended):
-                task.cancel()
-            if watch.done() and not watch.cancelled():
+            ended.cancel()
+            if watch.done():
                 watch.result()  # an error in it must be seen
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)  # it must not look after a place that is given up
             return 0
         finally:
             await self.close()
@@ -121,6 +122,8 @@ class Daemon:
         while not self.ending.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.ending.wait(), min(1.0, self.config.check_every))
+            if self.ending.is_set():  # also where Python 3.11 forgets that this was cancelled just then
+                return
             self.engine.tick()
             now = time.monotonic()
             if self.sessions or not self.engine.scheduler.idle or self._plans:
