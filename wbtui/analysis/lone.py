@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from wbtui.analysis.directions import scaled
 from wbtui.analysis.either import Array, Stop, poll
 from wbtui.analysis.reduce import Rows, Want, moments_of, reduce
 from wbtui.analysis.rows import absent, lone_row
+from wbtui.analysis.share import shared
 from wbtui.definitions import TokensDefinition
 from wbtui.errors import WeightsError, WorkError
 from wbtui.floats import widened
@@ -35,8 +36,6 @@ BLOCK_BYTES_ALONE = 1 << 19
 """The same where one thread does everything."""
 TASK_ROWS = 4096
 """Token rows that one thread takes at a time."""
-SWITCH = 2e-4
-"""Seconds after which a thread that wants the interpreter gets it: blocks are calls of a tenth of a millisecond."""
 _HIGH = np.uint32(0xFFFF0000)
 _SIXTEEN = np.uint32(16)
 
@@ -184,20 +183,7 @@ def spread(work: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
         return [work(task) for task in tasks]
     with _one_at_a_time:
         pool = _pool.setdefault(count, ThreadPoolExecutor(count, "wbtui-lone"))
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
-        futures = [pool.submit(work, task) for task in tasks]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)
-            sys.setswitchinterval(interval)
-    for future in futures:
-        if not future.cancelled() and future.exception() is not None:
-            future.result()
-    return [future.result() for future in futures]
+        return shared(pool, work, tasks)
 
 
 @dataclass

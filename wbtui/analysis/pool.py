@@ -9,21 +9,20 @@ thread that somebody else's job has pushed aside (speed notes, b.4).
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from wbtui.analysis.share import shared
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 LEAST = 1 << 22
 """Numbers below which handing work over costs more than it gains."""
-SWITCH = 2e-4
-"""Seconds after which a thread that wants the interpreter gets it: pieces are calls of a fraction of a millisecond."""
 
 _here = threading.local()
 _executors: dict[int, ThreadPoolExecutor] = {}
@@ -77,17 +76,4 @@ def _shared(work: Callable[[T], R], items: list[T], threads: int) -> list[R]:
     executor = _executors.get(threads)
     if executor is None:
         executor = _executors[threads] = ThreadPoolExecutor(threads, "wbtui-tile", initializer=_begin)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH)
-    futures = [executor.submit(work, item) for item in items]
-    try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-    finally:
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        sys.setswitchinterval(interval)
-    for future in futures:
-        if not future.cancelled() and future.exception() is not None:
-            future.result()
-    return [future.result() for future in futures]
+    return shared(executor, work, items)
