@@ -44,7 +44,8 @@ def tables(tokens, vocab, keep, definition=None, scale=1.0):
 def test_every_number_and_every_tie(dtype, n, dim, masked, monkeypatch):
     """GIVEN weights whose products are exact, so that ties are real
     THEN every list is the reference's, however rows are cut into blocks; an odd width takes the other way in."""
-    monkeypatch.setattr(lone, "BLOCK_BYTES", 1 << 13)
+    for name in ("BLOCK_BYTES", "BLOCK_BYTES_ALONE"):
+        monkeypatch.setattr(lone, name, 1 << 13)
     rng = np.random.default_rng(n)
     tokens, d, e = (dyadic(rng, k, dim, span=3) for k in (n, 4, 4))
     keep = rng.random(n) >= masked

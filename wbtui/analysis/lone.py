@@ -123,7 +123,7 @@ class _Paired:
 
 def _block_rows(width: int) -> int:
     """Token rows promoted at once."""
-    size = BLOCK_BYTES if threads() > 1 else min(BLOCK_BYTES, BLOCK_BYTES_ALONE)
+    size = BLOCK_BYTES if threads() > 1 else BLOCK_BYTES_ALONE
     return max(16, size // (4 * width) // 16 * 16)
 
 
