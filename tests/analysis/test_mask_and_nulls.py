@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,3 +171,41 @@ def test_wrong_requests():
         nulls.directions("isotropic", 5, 0, d_model=3, start=2, end=9)
     with pytest.raises(Cancelled):
         nulls.directions("decoder_cov", 5, 0, rows=dictionary(), stop=lambda: True)
+
+
+GROWTH = """
+from pathlib import Path
+import numpy as np
+import torch
+from wbtui.analysis import nulls
+
+torch.set_num_threads(1)
+base = np.random.default_rng(0).standard_normal((64, 2048), dtype=np.float32)
+seen = []
+
+def own():
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    seen.append(int(line.split()[1]) / 1024)
+
+def rows(blocks):
+    for i in range(blocks):  # as an encoder is read: columns of a mapped file
+        yield torch.from_numpy(np.array(base.T, order="C", copy=True))
+        own()
+
+def peak(blocks):
+    seen.clear()
+    for kind in ("decoder_cov", "sign_flip"):
+        nulls.directions(kind, 500, 0, rows=lambda: rows(blocks))
+    return max(seen)
+
+few = peak(16)
+print(peak(256) - few)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_dictionary():
+    """Of 524,288 rows instead of 32,768 a few bytes each stay (their numbers, 8 MB), not the 126 MB of the rows, nor
+    the half of that which an allocator takes that cannot use the place of what has gone."""
+    said = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True).stdout
+    assert float(said) < 12

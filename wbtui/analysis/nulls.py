@@ -36,12 +36,17 @@ class Spectrum:
     Attributes:
         values: ``[D]`` fp64, ascending, not negative.
         axes: ``[D, D]`` fp64, axes in columns.
-        used: indices of the rows that counted: finite and not zero.
+        usable: ``[F]`` bool, the rows that counted: finite and not zero.
     """
 
     values: Tensor
     axes: Tensor
-    used: Tensor
+    usable: Tensor
+
+    @property
+    def used(self) -> Tensor:
+        """Indices of the rows that counted, ascending."""
+        return self.usable.nonzero().flatten()
 
 
 def _blocks(rows: RowSource) -> Iterable[Tensor]:
@@ -58,27 +63,28 @@ def spectrum(rows: RowSource, *, stop: Stop | None = None) -> Spectrum:
     """The dictionary's second moment, accumulated exactly in fp64 over row blocks, and its principal axes.
 
     Rows that are not finite or zero are left out. Compute it once per dictionary and hand it to :func:`directions`.
+    Memory is a block's and one byte for each row, in one piece: small tensors that stay, made between large ones that
+    go, would keep the allocator from using the large ones' place again, and take as much as the dictionary itself.
 
     Raises:
         WeightsError: no usable row.
         Cancelled: the stop flag went up.
     """
     moment: Tensor | None = None
-    used: list[Tensor] = []
-    first = 0
+    seen = bytearray()
     for block in _blocks(rows):
         poll(stop)
         block = block.cpu()
         good = _usable(block)
         x = block[good].double()
         moment = x.T @ x if moment is None else moment.addmm_(x.T, x)
-        used.append(good.nonzero().flatten() + first)
-        first += len(block)
-    count = sum(len(part) for part in used)
+        seen += good.numpy().tobytes()
+    usable = torch.frombuffer(seen, dtype=torch.bool) if seen else torch.empty(0, dtype=torch.bool)
+    count = int(usable.sum())
     if moment is None or count == 0:
         raise NoRows("a dictionary without a finite, non-zero row", "rows to take the covariance of")
     values, axes = torch.linalg.eigh(moment / count)
-    return Spectrum(values.clamp_min(0.0), axes, torch.cat(used))
+    return Spectrum(values.clamp_min(0.0), axes, usable)
 
 
 def _generator(kind: str, n: int, seed: int) -> torch.Generator:
@@ -91,21 +97,18 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
 
 
-def _take(rows: RowSource, ids: Tensor, stop: Stop | None) -> Tensor:
-    """The rows ``ids`` (any order, repeats allowed), fp64."""
+def _take(rows: RowSource, ids: Tensor, dim: int, stop: Stop | None) -> Tensor:
+    """The rows ``ids`` (any order, repeats allowed), ``[n, dim]`` fp64."""
     order = ids.argsort(stable=True)
     wanted = ids[order]
-    parts: list[Tensor] = []
+    out = torch.empty((len(ids), dim), dtype=torch.float64)
     first = 0
     for block in _blocks(rows):
         poll(stop)
         low, high = torch.searchsorted(wanted, torch.tensor([first, first + len(block)])).tolist()
         if high > low:
-            parts.append(block.cpu()[wanted[low:high] - first].double())
+            out[order[low:high]] = block.cpu()[wanted[low:high] - first].double()
         first += len(block)
-    taken = torch.cat(parts)
-    out = torch.empty_like(taken)
-    out[order] = taken
     return out
 
 
@@ -158,12 +161,13 @@ def directions(
         draw = torch.randn((n, dim), generator=generator, dtype=torch.float64)[start:end]
         # The symmetric root: the same directions whatever signs the eigenvectors came with.
         return _unit(((draw @ axes.axes) * axes.values.sqrt()) @ axes.axes.T).float()
-    count = len(axes.used)
+    used = axes.used
+    count = len(used)
     chosen = torch.randperm(count, generator=generator)[:n]
     if n > count:
         chosen = torch.cat([chosen, torch.randint(count, (n - count,), generator=generator)])
     signs = torch.randint(2, (n, dim), generator=generator, dtype=torch.int8)[start:end]
     if start == end:
         return torch.empty((0, dim))
-    taken = _take(rows, axes.used[chosen[start:end]], stop)
+    taken = _take(rows, used[chosen[start:end]], dim, stop)
     return _unit(((taken @ axes.axes) * (signs.double() * 2 - 1)) @ axes.axes.T).float()
