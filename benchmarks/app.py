@@ -140,7 +140,7 @@ class Terminal:
             os.environ.update({f"WBTUI_{k}_DIR": str(cache.parent / k.lower()) for k in ("DATA", "RUNTIME", "LOG")})
             for name in ("COLUMNS", "LINES"):  # the terminal's own size counts
                 os.environ.pop(name, None)
-            code = "from wbtui.cli import main; main()"  # as the command does
+            code = "from wbtui.start import main; main()"  # as the command does
             # os.environ, not the C library's: readline leaves a size there that is none of this terminal's
             os.execve(sys.executable, [sys.executable, "-c", code, address], dict(os.environ))
         self.resize(size)

@@ -1,6 +1,6 @@
 """``python -m wbtui``: the ``wbtui`` command where its script is not on the path."""
 
-from wbtui.cli import main
+from wbtui.start import main
 
 if __name__ == "__main__":
     main()

@@ -165,7 +165,7 @@ async def test_nothing_is_drawn_before_the_first_rows_and_everything_with_them(
     monkeypatch.setattr(main_module, "HELD", 60.0)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: held and drawn, "the first picture")
-        assert held[0] == (True, 1)
+        assert held[0] == (True, 1) and len(app.screen_stack) == 1, "no blank screen was laid out under it"
         assert app.main is not None and not app.main._held
         until_drawn = app.main._compositor._dirty_regions
         await until(pilot, lambda: not until_drawn, "all of it")

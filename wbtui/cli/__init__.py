@@ -8,24 +8,13 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import sys
-import traceback
 
 import click
 
-from wbtui import __version__, paths, settings
+from wbtui import __version__, settings
 from wbtui.display import safe_lines
-from wbtui.errors import WbtuiError
-
-MODULES = {
-    "ask": ("edges", "find", "flow"), "cache": ("cache",), "check": ("check",), "compute": ("compute",),
-    "config": ("config",), "daemon": ("daemon",), "doctor": ("doctor",), "download": ("download", "releases"),
-    "export": ("export",), "labels": ("labels",), "listing": ("keys", "models", "saes"), "match": ("match",),
-    "notes": ("notes",), "open": ("demo", "open", "screenshot"), "report": ("report",), "show": ("show",),
-}  # fmt: skip
-COMMANDS = {command: module for module, commands in MODULES.items() for command in commands}
-"""Which module has a command: only that one is imported, since all take longer than a tenth of the app's start."""
+from wbtui.start import COMMANDS, MODULES, guarded
 
 
 class AddressGroup(click.Group):
@@ -78,52 +67,27 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code (the ``wbtui`` script)."""
+    """Run the command line and return its exit code."""
     settings.clear_flags()
-    try:
-        result = cli.main(args=argv, prog_name="wbtui", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("wbtui: interrupted", file=sys.stderr)
-        code = 130
-    except click.ClickException as error:
-        words = io.StringIO()
-        error.show(words)  # it repeats what was typed
-        print(safe_lines(words.getvalue().rstrip("\n")), file=sys.stderr)
-        code = error.exit_code
-    except WbtuiError as error:
-        print(f"wbtui: {error.line()}", file=sys.stderr)
-        code = error.exit_code
-    except BrokenPipeError:
-        # the reader of our output went away (`| head`): not an error, and nothing more can be said on stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception as error:
-        code = _internal(error)
+    code = guarded(lambda: _run(argv))
     if argv is None:
         sys.exit(code)
     return code
 
 
-def _internal(error: Exception) -> int:
-    """A fault of ours: one line for the user, the traceback in the log."""
+def _run(argv: list[str] | None) -> int:
     try:
-        if settings.get("debug"):
-            print(safe_lines(traceback.format_exc()), file=sys.stderr)
-            return 1
-        place = paths.log_dir() / "crash.log"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("a", encoding="utf-8", errors="backslashreplace") as log:  # `open` is a command here
-            log.write(safe_lines(traceback.format_exc()))
-        where = f"the traceback is in {place}"
-    except (OSError, WbtuiError):
-        where = "set WBTUI_DEBUG=1 to see the traceback"
-    what = f"wbtui: a fault in wbtui itself: {type(error).__name__}: {' '.join(str(error).split())}; {where}"
-    print(safe_lines(what), file=sys.stderr)
-    return 1
+        result = cli.main(args=argv, prog_name="wbtui", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        words = io.StringIO()
+        error.show(words)  # it repeats what was typed
+        print(safe_lines(words.getvalue().rstrip("\n")), file=sys.stderr)
+        return error.exit_code
 
 
 def _register() -> None:

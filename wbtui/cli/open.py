@@ -10,19 +10,7 @@ from wbtui.cli import cli
 from wbtui.cli.common import print_path
 from wbtui.cli.options import app_options, definition_option
 from wbtui.errors import UsageError
-
-
-def _run(address: str | None, definition: str) -> int:
-    from wbtui.tui.run import run_app, without_terminal
-
-    if missing := without_terminal():
-        place = address or "demo@L3"
-        raise UsageError(
-            f"no terminal on {missing}",
-            "a terminal for the app",
-            f"without one: `wbtui show '{place}' --json`, `wbtui export`, `wbtui screenshot '{place}' -o app.svg`",
-        )
-    return run_app(address, definition=definition)
+from wbtui.start import open_app
 
 
 @cli.command("open", hidden=True)
@@ -31,7 +19,7 @@ def _run(address: str | None, definition: str) -> int:
 @definition_option
 def open_(address: str | None, definition: str) -> int:
     """Open the app at ADDRESS (what `wbtui ADDRESS` does)."""
-    return _run(address, definition)
+    return open_app(address, definition)
 
 
 @cli.command()
@@ -44,7 +32,7 @@ def demo(definition: str) -> int:
 
     model = find_model(DEMO)
     last = max((s for s in list_saes(model) if s.name == f"L{s.layer}"), key=lambda s: s.layer)
-    return _run(f"{DEMO}@{last.name}", definition)
+    return open_app(f"{DEMO}@{last.name}", definition)
 
 
 @cli.command()

@@ -7,20 +7,23 @@ read-only for each question, so that threads and other processes need no locks o
 from __future__ import annotations
 
 import contextlib
-import re
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wbtui import paths
 from wbtui.errors import StoreError, UsageError
-from wbtui.labels.belongs import Target, check
-from wbtui.labels.readers import CsvColumns, files_of, items, kind_of
+
+if TYPE_CHECKING:  # every start of the app looks whether there are labels, and most have none
+    import re
+    import sqlite3
+
+    from wbtui.labels.belongs import Target
+    from wbtui.labels.readers import CsvColumns
 
 FORMAT = 1
 MAX_TEXT = 2000
@@ -88,6 +91,10 @@ def import_files(target: Target, wanted: Iterable[Path], columns: CsvColumns | N
         UsageError: files of another SAE, without ids, of unknown kind.
         StoreError: damaged or truncated files; a data folder that cannot be written.
     """
+    import sqlite3
+
+    from wbtui.labels.readers import files_of
+
     files = [file for path in wanted for file in files_of(path)]
     where = path_of(target.fingerprint)
     done = Imported(files=len(files))
@@ -126,6 +133,9 @@ def _prepare(base: sqlite3.Connection, where: Path, target: Target) -> None:
 def _import_one(
     base: sqlite3.Connection, target: Target, file: Path, columns: CsvColumns | None, done: Imported
 ) -> None:
+    from wbtui.labels.belongs import check
+    from wbtui.labels.readers import items, kind_of
+
     origins: dict[tuple[str, str], int] = {}
     most = MAX_PER_FEATURE * max(target.d_sae, 64)
     for number, item in enumerate(items(file, target.d_sae, columns)):
@@ -276,6 +286,8 @@ class LabelBook:
                 "one of " + (", ".join(map(str, known)) or "none: nothing is imported"),
                 "`wbtui labels ls ADDRESS` lists them",
             )
+        import sqlite3
+
         with _reported(self.path):
             base = sqlite3.connect(self.path, timeout=WAIT)
             with contextlib.closing(base), base:
@@ -293,6 +305,8 @@ class LabelBook:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         if not self.path.exists():
             return
+        import sqlite3
+
         with _reported(self.path):
             base = sqlite3.connect(f"file:{_quoted(self.path)}?mode=ro", uri=True, timeout=WAIT)
             with contextlib.closing(base):
@@ -313,6 +327,8 @@ def _quoted(path: Path) -> str:
 @contextlib.contextmanager
 def _reported(path: Path) -> Iterator[None]:
     """What SQLite and the system say, as an error that names the file."""
+    import sqlite3
+
     try:
         yield
     except (sqlite3.Error, OSError) as error:

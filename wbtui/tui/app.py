@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from textual.driver import Driver
+    from textual.screen import Screen
 
     from wbtui.catalog.neuronpedia import NotHere
 
@@ -153,20 +154,22 @@ class WbtuiApp(App[int]):
                 screen.post_message(message)
 
     def on_mount(self) -> None:
-        """The first screen."""
+        """What is looked after from the first screen on."""
         if not self.is_headless:
             self.set_timer(LOADED, self.settle_memory)
         if self.remember:
             self._take_signals()
-        if self.address is not None and self.address.sae is not None:
-            self.push_screen(MainScreen(self.address, usual=self.usual))
-        elif self.address is None and self.resume is not None:
-            view = self.resume
-            self.push_screen(MainScreen(Address(view.model, view.sae, view.cursor), view))
-        else:
-            from wbtui.tui.screens.start import StartScreen
 
-            self.push_screen(StartScreen(self.address.model if self.address else None))
+    def get_default_screen(self) -> Screen[Any]:
+        """The first screen. Under it there is nothing: a blank one, as Textual has, would be laid out before it."""
+        if self.address is not None and self.address.sae is not None:
+            return MainScreen(self.address, usual=self.usual)
+        if self.address is None and self.resume is not None:
+            view = self.resume
+            return MainScreen(Address(view.model, view.sae, view.cursor), view)
+        from wbtui.tui.screens.start import StartScreen
+
+        return StartScreen(self.address.model if self.address else None)
 
     def settle_memory(self) -> None:
         """Collect garbage from now on, but never look at what was loaded: it stays, and a key would wait for it."""

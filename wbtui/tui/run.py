@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wbtui import paths, settings
 from wbtui.errors import TimedOut, UsageError, WbtuiError
 from wbtui.late import late_methods
+from wbtui.lean import without_palette, without_tls, without_types
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -65,7 +66,7 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     gc.disable()  # while modules are loaded there is nothing to collect; the app turns it on (WbtuiApp.settle_memory)
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
     numpy_alone()
-    with late_methods():
+    with late_methods(), without_palette(), without_tls():
         app = opened_app(address, cache, definition)
     code = app.run(mouse=bool(settings.get("mouse")))
     if app.last_words:
@@ -111,7 +112,8 @@ def numpy_alone() -> None:
     os.environ[BLAS_THREADS] = before or "1"
     for name in DOCUMENTS:  # 10,000 lines of them: nobody asks for help in here
         sys.modules.setdefault(name, types.ModuleType(name))
-    import numpy  # noqa: F401
+    with without_types():
+        import numpy  # noqa: F401
 
     if before is None:
         del os.environ[BLAS_THREADS]
