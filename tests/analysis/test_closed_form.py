@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.analysis.helpers import table
+from tests.analysis.helpers import table, vocabulary
 from wbtui.analysis import coherence
 from wbtui.analysis.tokens import output_directions, token_rows
 from wbtui.definitions import TokensDefinition
@@ -77,6 +77,49 @@ def test_a_row_at_the_centre_has_cosine_zero():
     found = coherence.mean_cosine(rows, lists, torch.tensor([2.0, 1.0]).double())
     assert found.tolist() == pytest.approx([1 / 3, 1 / 3])
     assert coherence.centred_norms(rows, lists, torch.tensor([2.0, 1.0]).double()).tolist() == [[0, 1, 1], [1, 1, 1]]
+
+
+def test_a_row_at_the_centre_has_cosine_zero_by_known_norms_too():
+    rows = torch.tensor([[2.0, 1.0], [3.0, 1.0], [3.0, 1.0], [2.0, 2.0]])
+    lists, centre = torch.tensor([[0, 1, 2], [1, 2, 3]]), torch.tensor([2.0, 1.0]).double()
+    norms = coherence.centred_norms(rows, lists, centre)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = coherence.mean_cosine_by_norms(rows.to(dtype), lists, centre, norms)
+        assert found.tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("away", [0.0, 1.0, 30.0])
+def test_cosines_by_known_norms_are_those_of_the_centred_rows(flatten, away):
+    """``away``: the centre's length over that of the rows about it, whose fp32 digits it eats."""
+    draw = torch.Generator().manual_seed(2)
+    rows = torch.randn((400, 96), generator=draw) + away * torch.randn(96, generator=draw)
+    centre = rows.double().mean(0)
+    lists = torch.randint(400, (50, 10), generator=draw)
+    norms = coherence.centred_norms(rows, lists, centre, flatten)
+    found = coherence.mean_cosine_by_norms(rows, lists, centre, norms, flatten)
+    expected = coherence.mean_cosine(rows, lists, centre, flatten)
+    np.testing.assert_allclose(found, expected, atol=3e-8 * (1 + away))
+    some = coherence.mean_cosine_by_norms(rows, lists[7:12], centre, norms[7:12], flatten)
+    assert torch.equal(some, found[7:12])
+
+
+def test_a_token_s_distance_from_the_centre_is_taken_once(monkeypatch):
+    side = table(torch.randn((300, 8), generator=torch.Generator().manual_seed(0)), vocabulary(300))
+    seen, real = [], coherence.centred_norms
+
+    def counted(rows, positions, centre, flatten=False):
+        seen.extend(positions.flatten().tolist())
+        return real(rows, positions, centre, flatten)
+
+    monkeypatch.setattr(coherence, "centred_norms", counted)
+    directions = torch.randn((64, 8), generator=torch.Generator().manual_seed(1))
+    found = [token_rows(directions, side, top_cos=True) for _ in range(2)]
+    assert 0 < len(seen) == len(set(seen)) <= 300
+    np.testing.assert_array_equal(found[0]["top_cos"], found[1]["top_cos"])
+    twin = side.shared(scale=2.0, centre_values=True, flatten=True)  # rows without their all-ones component: others
+    token_rows(directions, twin, top_cos=True)
+    assert len(seen) > len(set(seen))
 
 
 def test_distinct_words(rows):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wbtui.analysis import coherence
 from wbtui.analysis.coherence import Strings
 from wbtui.analysis.pool import spread
 from wbtui.analysis.rounded import DTYPES, Rounded, prepare_rounded
@@ -29,10 +30,13 @@ _ROWS = 512
 
 @dataclass
 class _Centre:
-    """The mean row of the kept tokens, shared by tables over the same matrix; computed on first need."""
+    """The mean row of the kept tokens, and the distances of token rows from it where they were asked for: shared by
+    tables over the same matrix; computed on first need."""
 
     value: Tensor | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    norms: dict[bool, Tensor] = field(default_factory=dict)
+    """fp64 ``[V]`` by row, NaN where not known yet; of rows without their all-ones component where True."""
 
 
 def _require_finite(total: Tensor) -> None:
@@ -141,6 +145,34 @@ class TokenTable:
                 _require_finite(plain)
                 self._centre.value = total / self.n_kept
             return self._centre.value
+
+    def centred_norms(self, positions: Tensor) -> Tensor:
+        """``|rows[p] - c|`` (of its part in ``P`` where :attr:`flatten`) for each position: fp64, of their shape.
+
+        Lists of different features hold the same tokens, so what was computed is kept: 8 bytes a token. Threads that
+        meet a token at once compute the same number.
+        """
+        centre = self.centre()
+        if self.lazy:  # a lone feature's
+            return coherence.centred_norms(self.rows, positions, centre, self.flatten)
+        known = self._centre.norms.get(self.flatten)
+        if known is None:
+            known = torch.full((self.n_tokens,), torch.nan, dtype=torch.float64, device=self.rows.device)
+            known = self._centre.norms.setdefault(self.flatten, known)
+        found = known[positions]
+        unknown = found.isnan()
+        if bool(unknown.any()):
+            new = positions[unknown].unique()
+            known[new] = coherence.centred_norms(self.rows, new, centre, self.flatten)
+            found = known[positions]
+        return found
+
+    def mean_cosine(self, positions: Tensor) -> Tensor:
+        """:func:`wbtui.analysis.coherence.mean_cosine` of rows at ``positions [n, k]``."""
+        if self.lazy or self.rows.device.type != "cpu":
+            return coherence.mean_cosine(self.rows, positions, self.centre(), self.flatten)
+        norms = self.centred_norms(positions)
+        return coherence.mean_cosine_by_norms(self.rows, positions, self.centre(), norms, self.flatten)
 
     def shared(self, *, scale: float, centre_values: bool, flatten: bool = False) -> TokenTable:
         """The other side of a tied model: the same rows in memory, other values."""

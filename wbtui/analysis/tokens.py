@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wbtui import schema
-from wbtui.analysis import coherence, streaming
+from wbtui.analysis import streaming
 from wbtui.analysis.directions import output_directions
 from wbtui.analysis.directions import scaled as scaled_rows
 from wbtui.analysis.either import host
@@ -261,12 +261,10 @@ class TorchTile:
         return values[:, 0], self.side.token_ids[self.side.n_kept + columns[:, 0]]
 
     def mean_cosine(self, ids: np.ndarray) -> np.ndarray:
-        side = self.side
-        return host(coherence.mean_cosine(side.rows, self._positions(ids), side.centre(), side.flatten))
+        return host(self.side.mean_cosine(self._positions(ids)))
 
     def centred_norms(self, ids: np.ndarray) -> np.ndarray:
-        side = self.side
-        return host(coherence.centred_norms(side.rows, self._positions(ids), side.centre(), side.flatten))
+        return host(self.side.centred_norms(self._positions(ids)))
 
     def _positions(self, ids: np.ndarray) -> Tensor:
         return self.side.positions(torch.from_numpy(ids).to(self.side.rows.device))
