@@ -78,13 +78,13 @@ def test_a_permutation_tail_never_enters_benjamini_hochberg():
 
 
 def test_shuffled_labels_are_rejected_as_often_as_promised():
-    # 6 correlated heads × 2 sides of 200 features; the share of 200 shuffles with ANY rejection (methods 1.4)
+    # 6 correlated heads × 2 sides of 200 features; the share of 120 shuffles with ANY rejection (methods 1.4)
     rng = np.random.default_rng(7)
     common = rng.standard_normal(200)
     heads = np.exp(0.7 * common + 0.7 * rng.standard_normal((12, 200)))
     labels = np.arange(200) < 60
     rejected = {"mann_whitney": 0, "ks": 0}
-    shuffles = 200
+    shuffles = 120
     for _ in range(shuffles):
         shuffled = rng.permutation(labels)
         found = adjust([p_values(str(h), row[shuffled], row[~shuffled]) for h, row in enumerate(heads)])

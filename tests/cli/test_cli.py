@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 
 from tests.catalog.conftest import write_model, write_sae
@@ -80,6 +79,8 @@ def test_export_csv_reads_back(wbtui: Commands, tmp_path: Path) -> None:
     ran = wbtui("export", "demo", "L3", "--where", "semantic", "-o", str(path))
     assert ran.code == 0
     assert ran.out == ""
+    import pandas
+
     frame = pandas.read_csv(path)
     model = find_model("demo")
     cache = Path(__import__("os").environ["WBTUI_CACHE_DIR"])

@@ -8,7 +8,6 @@ import json
 import math
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -61,6 +60,8 @@ def test_every_default_column_reads_back_with_the_csv_module():
 
 
 def test_pandas_reads_lists_numbers_and_classes_exactly():
+    import pandas as pd
+
     frame = pd.read_csv(io.StringIO(csv_text()))
     assert list(frame["id"]) == ROWS.tolist()
     for name in ("writes.top_pos", "writes.top_neg", "reads.top_pos", "writes.words"):
@@ -96,6 +97,8 @@ def test_any_tokens_survive_csv_and_json_lines(texts):
     want = [[table.vocab.shown(t) for t in row] for row in table.column("writes.top_ids").tolist()]
     text = csv_text(table, range(40), ["writes.top_pos"])
     assert [json.loads(line["writes.top_pos"]) for line in csv.DictReader(io.StringIO(text))] == want
+    import pandas as pd
+
     frame = pd.read_csv(io.StringIO(text))
     assert [json.loads(cell) for cell in frame["writes.top_pos"]] == want
     out = io.StringIO()

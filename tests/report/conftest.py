@@ -1,4 +1,4 @@
-"""Part of the demo computed once in this process: three SAEs, the heads of two of them."""
+"""Part of the demo computed once in this process: two SAEs, the heads of one of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wbtui.features.table import FeatureTable
 from wbtui.report.collect import collect
 from wbtui.report.data import ModelData
 
-SAES = ("L1", "L3", "L5")
+SAES = ("L3", "L5")
 
 
 @pytest.fixture(scope="session")
 def report_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which the tokens of three SAEs of the demo are complete."""
+    """A cache in which the tokens of two SAEs of the demo are complete."""
     cache = finished_demo(tmp_path_factory)  # with L3
     model = find_model("demo")
     for name in SAES:
@@ -30,7 +30,7 @@ def report_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(report_cache: Path) -> ModelData:
-    """The demo's data, with the heads that read L1 and L3."""
+    """The demo's data, with the heads that read L3."""
     model = find_model("demo")
     return collect(
         model,

@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wbtui.service.config import ServiceConfig
 from wbtui.service.executor import Broken
 from wbtui.service.wishes import ComputeRequest
 
-pytest.importorskip("distributed")
+pytestmark = pytest.mark.skipif(find_spec("distributed") is None, reason="distributed is not installed")
 
 
 def sums(cache: Path) -> dict[str, str]:

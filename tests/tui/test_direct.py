@@ -114,7 +114,7 @@ KEYS = [
         ("hostile", (100, 24), {"look": "light"}),
         ("hostile", (100, 30), {"color_system": "standard"}),
         ("ready", (90, 24), {"ascii": True}),
-        ("ready", (200, 50), {"look": "mono"}),
+        ("ready", (140, 34), {"look": "mono"}),
     ],
 )
 async def test_whatever_is_pressed_the_picture_is_textuals(

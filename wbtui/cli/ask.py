@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json, print_table, say, status_line
+from wbtui.cli.common import address_of, check_out, print_json, print_table, say, status_line
 from wbtui.cli.compute import check_device, work_options
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
@@ -144,6 +144,8 @@ def find(
         prefix = "r:" if asked.side == "reads" else ""
         query = f"{prefix}dir:{absolute_vector(asked.path)}{name}" + (f"@{place}" if place else "")
     column, descending = _sort(sort_by, answers.FIND, "score")
+    if output is not None:
+        check_out(output)
     seen: list[str] = []
 
     def part(found: dict[str, Any]) -> None:
@@ -245,6 +247,8 @@ def edges(
     place = address_of((address,), sae=True)
     if place.feature is None:
         raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE", "put the feature's number behind #")
+    if output is not None:
+        check_out(output)
     args = {"feature": place.feature, "top": top, "layer": layer}
     answer = ask(
         place, "edges", args, definition=definition, device=device, no_daemon=no_daemon, timeout=timeout
@@ -316,6 +320,8 @@ def flow(
     place = address_of((address,), sae=True)
     if place.feature is None:
         raise UsageError(f"{address}: no feature", "MODEL@SAE#FEATURE", "put the feature's number behind #")
+    if svg is not None:
+        check_out(svg)
     answer = ask(
         place, "flow", {"feature": place.feature, "thresholds": {"r": bar_r, "m": bar_m, "a": bar_a}},
         definition=definition, device=device, no_daemon=no_daemon, timeout=timeout,

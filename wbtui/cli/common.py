@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from rich.cells import cell_len
 
 from wbtui.address import Address, parse_address
 from wbtui.display import json_text, safe_lines, safe_token_text
-from wbtui.errors import UsageError
+from wbtui.errors import StoreError, UsageError
 
 Result = TypeVar("Result")
 
@@ -26,6 +27,29 @@ def print_path(path: object) -> None:
     """A path as data on stdout: as it is for a program that reads it, safe to print for a person."""
     text = str(path)
     click.echo(safe_token_text(text) if sys.stdout.isatty() else os.fsencode(text))
+
+
+def check_out(path: Path, *, folder: bool = False) -> None:
+    """Refuse, before any work is done for it, a file that could not be written in the end.
+
+    Args:
+        path: the file; its folder must be there.
+        folder: ``path`` is a folder, made with those above it where they are missing.
+
+    Raises:
+        StoreError: there is no such folder, or no right to write there.
+    """
+    place = path if folder else path.parent
+    while folder and not place.exists() and place != place.parent:
+        place = place.parent
+    wanted = "a place that can be written"
+    if not place.is_dir():
+        found = "is a file" if place.exists() else "there is no such folder"
+        raise StoreError(f"{path}: {found if place == path else f'{place}: {found}'}", wanted)
+    if not folder and path.is_dir():
+        raise StoreError(f"{path}: is a folder", "a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StoreError(f"{path}: no right to write in {place}", wanted)
 
 
 def status_line(text: str) -> None:

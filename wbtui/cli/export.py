@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, say
+from wbtui.cli.common import address_of, check_out, say
 from wbtui.cli.compute import plan_of, table_of, work_options
 from wbtui.cli.options import definition_option
 from wbtui.cli.show import check_feature
@@ -73,6 +73,9 @@ def export(
         raise UsageError("parquet on standard output", "a file: -o FILE.parquet")
     if chosen == "lm-eval" and output is None:
         raise UsageError("lm-eval on standard output", "a file or folder: -o FILE.pt, -o FILE.csv, -o DIR/")
+    for path in (output, vectors):
+        if path is not None:  # a folder of steering files is made
+            check_out(path, folder=chosen == "lm-eval" and path.suffix.lower() not in (".pt", ".pth", ".csv"))
     query = parse(where) if where.strip() else None
     address = address_of(what, sae=True)
     if vectors is not None and query is None and output is None and format_ is None:

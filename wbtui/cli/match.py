@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_json, say
+from wbtui.cli.common import address_of, check_out, print_json, say
 from wbtui.cli.compute import definition_option, run, table_of, work_options
 from wbtui.errors import UsageError
 
@@ -63,6 +63,8 @@ def match_(
     address = address_of((a,), sae=True)
     if address.feature is not None:
         raise UsageError(f"{address}: a feature", "an SAE", "`wbtui show` has one feature's nearest")
+    if output is not None:
+        check_out(output, folder=True)
     cache = paths.cache_dir()
     model = find_model(address.model)
     sae = find_sae(model, address.sae or "")

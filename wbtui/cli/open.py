@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import print_path
+from wbtui.cli.common import check_out, print_path
 from wbtui.cli.options import app_options, definition_option
 from wbtui.errors import UsageError
 from wbtui.start import open_app
@@ -51,6 +51,7 @@ def screenshot(address: str | None, output: Path, size: str, keys: str, definiti
         raise UsageError(f"size {size!r}", "COLUMNSxROWS, for example 120x40") from None
     from wbtui.tui.run import make_screenshot
 
+    check_out(output)
     make_screenshot(address, (columns, rows), output, keys=[k for k in keys.split(",") if k], definition=definition)
     print_path(output)
     return 0

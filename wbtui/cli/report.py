@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wbtui.cli import cli
-from wbtui.cli.common import address_of, print_path, say
+from wbtui.cli.common import address_of, check_out, print_path, say
 from wbtui.cli.compute import run, table_of, work_options
 from wbtui.cli.options import definition_option
 from wbtui.errors import UsageError
@@ -63,6 +63,9 @@ def report(
             f"{model.name}: no SAE is known here", "at least one", f"`wbtui saes {model.name}` says where to put them"
         )
 
+    folder = output or Path("wbtui-report-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-.") or "model"))
+    check_out(folder, folder=True)
+
     def said(text: str) -> None:
         if not quiet:
             say(f"wbtui: {text}", err=True)
@@ -79,7 +82,6 @@ def report(
         said=said,
     )
     settings = {"n_perm": permutations, "seed": seed, "attention": not no_attention}
-    folder = output or Path("wbtui-report-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", model.name).strip("-.") or "model"))
     found = build(data, n_perm=permutations, seed=seed, said=said)
     files = write(data, found, folder, settings)
     verdicts = [h.verdict for h in found.hypotheses]

@@ -269,7 +269,11 @@ def _variation(data: ModelData) -> list[Hypothesis]:
             continue
         key, query = (attention.layer_means(data, side, statistic) for side in ("key", "query"))
         found = depth.compare_variation(key, query)
-        if found.smallest_p > 0.05 or not np.isfinite(found.difference):
+        if not np.isfinite(found.difference):
+            only = f"heads of {found.n_layers} layer{'s' * (found.n_layers != 1)}: no variation over layers to compare"
+            out.append(_untold(13, "3P", statement, reading, only))
+            continue
+        if found.smallest_p > 0.05:
             verdict, why = UNKNOWN, f"{found.n_layers} layers can give no p below {found.smallest_p:.2f}"
         else:
             beyond = found.difference > found.null_high, found.difference < found.null_low
