@@ -134,6 +134,7 @@ def measure(count: int, features: int, repeat: int, folder: Path) -> dict[str, d
             hits = strongest(found, FOUND, above)
             best = sorted([*best, *hits.scores.tolist()], reverse=True)[:FOUND]
             above = best[-1] if len(best) == FOUND else -float("inf")
+        kept.tails()
 
     half = len(files.paths) // 2
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
+from wbtui.analysis import piece
+from wbtui.analysis import scores as scores_module
 from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
 from wbtui.analysis.nulls import directions
 from wbtui.analysis.score_pass import BACK, score_columns, score_rows
-from wbtui.analysis.scores import Scores, best
+from wbtui.analysis.scores import Law, Scores, best
 from wbtui.errors import Cancelled, UsageError, WeightsError
 
 
@@ -178,3 +180,50 @@ def test_numbers_do_not_depend_on_threads_and_a_stop_ends_the_pass_at_once(colum
         torch.set_num_threads(before)
     # five were let in; of those that were handed out already each is refused at most once, and nothing else begins
     assert next(polls) <= 5 + (10 if columns else 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 3])
+def test_compiled_pieces_are_the_plain_functions(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, k: int) -> None:
+    """Where this torch compiles nothing the functions run as they stand: the same numbers, and those of float64."""
+    w = rows_of(300, 70, 2, 0.5).to(dtype)
+    q = torch.randn(k, 70, generator=torch.Generator().manual_seed(3))
+    exact = w.double().numpy()
+
+    def all_of(near: int) -> list[np.ndarray]:
+        out = []
+        for function, stored in ((piece.rows_piece, w), (piece.columns_piece, w.T.contiguous())):
+            dot, square, total = torch.zeros(k, 300), torch.zeros(300), torch.zeros(300)
+            function(stored, q, dot, square, total, near)
+            bare = torch.zeros(k, 300)
+            function(stored, q, bare, torch.zeros(0), torch.zeros(0), near)
+            assert torch.equal(bare, dot)
+            long = square.numpy() if function is piece.rows_piece else square.sqrt().numpy()
+            np.testing.assert_allclose(dot.numpy(), q.double().numpy() @ exact.T, atol=1e-4)
+            np.testing.assert_allclose(long, np.linalg.norm(exact, axis=1), rtol=1e-6)
+            np.testing.assert_allclose(total.numpy(), exact.sum(1), atol=1e-4)
+            out += [dot.numpy(), square.numpy(), total.numpy()]
+        return out
+
+    compiled = [all_of(near) for near in (32, 4096)]
+    assert piece._ROWS is not piece._rows and piece._COLUMNS is not piece._columns  # this torch does compile
+    monkeypatch.setattr(piece, "_ROWS", piece._rows)
+    monkeypatch.setattr(piece, "_COLUMNS", piece._columns)
+    for near, found in zip((32, 4096), compiled, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(found, all_of(near), strict=True))
+
+
+def test_fewer_nodes_are_enough_where_there_are_many_dimensions() -> None:
+    draw = np.random.default_rng(0)
+    for width, power in ((100, 0.0), (300, 0.6), (2304, 0.6)):
+        spread = np.arange(1, width + 1.0) ** -power
+        spread /= spread.sum()
+        q = draw.standard_normal(width)
+        a = (q * q * spread).sum()
+        b, along = ((spread * q) ** 2).sum() / a, ((spread * q) ** 2 * spread).sum() / a
+        law = Law(a, b, along, 1.0, (spread**2).sum())
+        s = np.arange(0.5, 7.0, 0.5) * np.sqrt(a)
+        few = law.tail(s)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scores_module, "FEW_NODES", 48)
+            np.testing.assert_allclose(few, Law(a, b, along, 1.0, (spread**2).sum()).tail(s), rtol=1e-4)

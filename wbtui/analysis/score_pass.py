@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.nulls import NoRows
+from wbtui.analysis.piece import columns_piece, rows_piece
 from wbtui.analysis.pool import one_thread, spread
 from wbtui.analysis.scores import Lengths, Scores
 from wbtui.analysis.streaming import Stop, poll
@@ -31,18 +32,22 @@ WAVE = 16
 """Blocks of rows that are there at once, to be shared out among threads."""
 NEAR = 128
 """Rows that are gone through more than once, while they are in a core's cache."""
-CHUNK = 64
-"""Rows of a column-major dictionary's matrix read at once where they are gone through twice."""
-LONG = 256
-"""The same where they are gone through once, for one query: many queries want a piece in a core's cache."""
+CHUNK = 32
+"""Rows of a column-major dictionary's matrix that are gone through together, to stay in a core's cache."""
+LONG = 4096
+"""The same where they are gone through once, for one query."""
 PIECE = 4096
 """Its columns that one thread takes."""
 COLUMNS = 512
 """Its columns taken together for the sample."""
 BACK = 4096
 """Rows that ``C q`` is taken from at most: all of a dictionary up to this width."""
+BACK_COLUMNS = 2048
+"""The same where the rows are columns of a matrix, which must be read again for it."""
 SAMPLE = 256
 """Rows whose mutual products estimate ``tr C^2``."""
+GRAM = 64
+"""Rows of a group of them."""
 
 
 def score_rows(
@@ -61,7 +66,7 @@ def score_rows(
         queries: ``[K, D]``.
         centre: take rows without their mean over the width: the readers' view in a LayerNorm model. The queries must
             then be centred too.
-        lengths: what an earlier pass over the same rows, centred alike, found: half of the work is then saved.
+        lengths: what an earlier pass over the same rows, centred alike, found: some of the work is then saved.
         n: rows in all; evenly spaced ones among them are kept for the parts of the law that come from a sample.
         stop: polled at each block.
 
@@ -69,28 +74,36 @@ def score_rows(
         Cancelled: ``stop`` said so.
         NoRows: no usable row.
     """
-    q = queries.float().T.contiguous()  # [D, K]
-    sample = _Sample(n)
-    found: list[tuple[Tensor, Tensor | None, _Part | None]] = []
+    q = queries.float().contiguous()  # [K, D]
+    sample = _Sample(n, BACK)
+    found: list[tuple[Tensor, Tensor, _Part | None]] = []
 
-    def work(item: tuple[Tensor, int | None]) -> tuple[Tensor, Tensor | None, _Part | None]:
+    def work(item: tuple[Tensor, int | None]) -> tuple[Tensor, Tensor, _Part | None]:
         poll(stop)
-        x = item[0].to(device=q.device, dtype=torch.float32)
-        square = None
-        if lengths is None:
-            dot, square = _with_squares(x, q, centre)
+        x, before = item
+        wanted = len(x) if lengths is None else 0
+        dot = torch.zeros((len(q), len(x)), dtype=torch.float32, device=q.device)
+        square = torch.zeros(wanted, dtype=torch.float32, device=q.device)
+        total = torch.zeros(wanted if centre else 0, dtype=torch.float32, device=q.device)
+        if x.stride(1) != 1 and len(x) > 1:
+            columns_piece(x.T, q, dot, square, total, CHUNK)
         else:
-            dot = _dots(x, q)
-        return dot, square, None if item[1] is None else sample.part(x, dot, item[1])
+            rows_piece(x, q, dot, square, total, NEAR if wanted or len(q) > 1 else len(x))
+            square.square_()
+        if len(total):
+            square -= total.square_() / x.shape[1]
+        if before is None:
+            return dot, square, None
+        return dot, square, sample.part(x.to(device=q.device, dtype=torch.float32), dot, before)
 
     source = iter(blocks())
     while wave := list(itertools.islice(source, WAVE)):
         found += _share(work, [(block, sample.next(len(block))) for block in wave], wave[0].numel() * len(wave), q)
     if not found:
         raise UsageError("a dictionary without rows", "at least one feature")
-    squares = None if lengths is not None else torch.cat([square for _, square, _ in found if square is not None])
+    squares = torch.cat([square for _, square, _ in found])
     parts = [part for _, _, part in found if part is not None]
-    return _finish(torch.cat([dot for dot, _, _ in found]), squares, parts, centre, lengths)
+    return _finish(torch.cat([dot for dot, _, _ in found], dim=1), squares, parts, centre, lengths)
 
 
 def score_columns(
@@ -111,45 +124,33 @@ def score_columns(
     width, n = matrix.shape
     if not n:
         raise UsageError("a dictionary without rows", "at least one feature")
+    wanted = n if lengths is None else 0
     dots = torch.zeros((len(q), n), dtype=torch.float32, device=q.device)
-    squares = torch.zeros(n, dtype=torch.float32, device=q.device) if lengths is None else None
-    chunk = LONG if lengths is not None and len(q) == 1 else CHUNK
+    squares = torch.zeros(wanted, dtype=torch.float32, device=q.device)
+    totals = torch.zeros(wanted if centre else 0, dtype=torch.float32, device=q.device)
+    near = LONG if not wanted and len(q) == 1 and matrix.dtype == torch.float32 else CHUNK
 
     def work(columns: tuple[int, int]) -> None:
-        a, b = columns
-        dot, square = dots[:, a:b], None if squares is None else squares[a:b]
-        total = torch.zeros(b - a, dtype=torch.float32, device=q.device)
-        ones = torch.ones(chunk, dtype=torch.float32, device=q.device)
-        squares_of = torch.zeros((chunk, b - a if square is not None else 0), dtype=torch.float32, device=q.device)
-        for stored, some in zip(matrix[:, a:b].split(chunk), q.split(chunk, dim=1), strict=True):
-            poll(stop)
-            part = stored.to(device=q.device, dtype=torch.float32)
-            if len(q) == 1:
-                dot[0].addmv_(part.T, some[0])
-            else:
-                dot.addmm_(some, part)
-            if square is not None:
-                squares_of[: len(part)].addcmul_(part, part)
-                if centre:
-                    total.addmv_(part.T, ones[: len(part)])
-        if square is not None:
-            torch.sum(squares_of, dim=0, out=square)
-            if centre:
-                square -= total.square() / width
+        poll(stop)
+        here = slice(*columns)
+        columns_piece(matrix[:, here], q, dots[:, here], squares[here], totals[here], near)
 
-    sample = _Sample(n)
+    sample = _Sample(n, BACK_COLUMNS)
 
     def sampled(item: tuple[int, int]) -> _Part:
         poll(stop)
-        some = matrix[:, item[0] : item[0] + COLUMNS].to(device=q.device, dtype=torch.float32)
-        return sample.part(some.T, dots.T[item[0] : item[0] + COLUMNS], item[1])
+        here = slice(item[0], item[0] + COLUMNS)
+        some = matrix[:, here].to(device=q.device, dtype=torch.float32)
+        return sample.part(some.T, dots[:, here], item[1])
 
     wide = PIECE if q.device.type == "cpu" else n
     with one_thread():
         _share(work, [(a, min(n, a + wide)) for a in range(0, n, wide)], matrix.numel(), q)
+        if len(totals):
+            squares -= totals.square_() / width
         starts = [(a, first) for a in range(0, n, COLUMNS) if (first := sample.next(min(COLUMNS, n - a))) is not None]
         parts = _share(sampled, starts, len(starts) * COLUMNS * width, q)
-    return _finish(dots.T.contiguous(), squares, parts, centre, lengths)
+    return _finish(dots, squares, parts, centre, lengths)
 
 
 def _share(work: Callable[[T], R], items: list[T], elements: int, q: Tensor) -> list[R]:
@@ -159,7 +160,7 @@ def _share(work: Callable[[T], R], items: list[T], elements: int, q: Tensor) -> 
 
 @dataclass(frozen=True)
 class _Part:
-    """Of some rows: ``W^T W q`` ``[D, K]``, a few of them, and how many had a product."""
+    """Of some rows: ``W^T W q`` ``[K, D]``, a few of them, and how many had a product."""
 
     back: Tensor
     rows: Tensor
@@ -167,11 +168,11 @@ class _Part:
 
 
 class _Sample:
-    """What the law of random directions takes from some of the rows: ``C q`` from up to ``BACK`` of them, and a few
+    """What the law of random directions takes from some of the rows: ``C q`` from up to ``most`` of them, and a few
     themselves. The rows are taken in whole blocks, evenly spaced."""
 
-    def __init__(self, n: int) -> None:
-        self._every = max(1, n // BACK)
+    def __init__(self, n: int, most: int) -> None:
+        self._every = max(1, n // most)
         self._step = max(1, n // SAMPLE // self._every)
         self._blocks = 0
         self._rows = 0
@@ -184,22 +185,23 @@ class _Sample:
         return before if wanted else None
 
     def part(self, x: Tensor, dot: Tensor, before: int) -> _Part:
-        """What a block of rows gives, with its products with the queries."""
+        """What a block of rows ``[n, D]`` gives, with its products ``[K, n]`` with the queries."""
         few = slice(-before % self._step, None, self._step)
-        rows, fine = x[few], torch.isfinite(dot).all(1)
+        # kept in the order in which it is stored: to gather single columns costs more than all else here
+        rows = x.T[:, few].clone(memory_format=torch.contiguous_format).T if x.stride(1) != 1 else x[few].clone()
+        fine = torch.isfinite(dot).all(0)
         if not bool(fine.all()):
-            rows, x, dot = rows[fine[few]], x[fine], dot[fine]
-        back = torch.mv(x.T, dot[:, 0])[:, None] if dot.shape[1] == 1 else x.T @ dot
-        return _Part(back.double(), rows.clone(), int((dot != 0).any(1).sum()))
+            rows, x, dot = rows[fine[few]], x[fine], dot[:, fine]
+        back = torch.mv(x.T, dot[0])[None] if len(dot) == 1 else dot @ x
+        return _Part(back.double(), rows, int((dot != 0).any(0).sum()))
 
 
-def _finish(dots: Tensor, squares: Tensor | None, sample: list[_Part], centre: bool, lengths: Lengths | None) -> Scores:
-    products = dots.double().cpu().numpy()
-    rows = torch.cat([part.rows for part in sample])
-    if centre:
-        rows = rows - rows.mean(1, keepdim=True)
+def _finish(dots: Tensor, squares: Tensor, sample: list[_Part], centre: bool, lengths: Lengths | None) -> Scores:
+    products = dots.double().cpu().numpy().T  # [F, K], a query's numbers side by side
     if lengths is None:
-        assert squares is not None
+        rows = torch.cat([part.rows for part in sample])
+        if centre:
+            rows -= rows.mean(1, keepdim=True)
         square = squares.double().cpu().numpy().clip(min=0.0)
         usable = np.isfinite(square) & (square > 0) & np.isfinite(products).all(1)
         if not usable.any():
@@ -208,51 +210,33 @@ def _finish(dots: Tensor, squares: Tensor | None, sample: list[_Part], centre: b
         lengths = Lengths(np.sqrt(square), usable, trace, _trace_of_square(rows, trace))
     usable, count = lengths.usable, int(lengths.usable.sum())
     taken = max(sum(part.taken for part in sample), 1)
-    back = torch.stack([part.back for part in sample]).sum(0) / taken
+    back = torch.stack([part.back for part in sample]).sum(0) / taken  # [K, D]
     if centre:
-        back -= back.mean(0, keepdim=True)
-    a = (products[usable] ** 2).mean(0)
-    p = back.cpu().numpy() / np.sqrt(np.where(a > 0, a, 1.0))
-    b = (p**2).sum(0)
+        back -= back.mean(1, keepdim=True)
+    good = products if count == len(usable) else products[usable]
+    a = np.einsum("fk,fk->k", good, good) / count
+    p = back.cpu().numpy() / np.sqrt(np.where(a > 0, a, 1.0))[:, None]
+    b = (p**2).sum(1)
     if taken < count:  # what drawing some of the rows adds to |p|^2 on average
         b = np.maximum(b - (lengths.trace - b) * (1 / taken - 1 / count), b / 2)
-    along = (rows @ torch.from_numpy(p).to(rows)).double().square().mean(0).cpu().numpy()
+    ahead = torch.from_numpy(p.astype(np.float32)).to(dots.device).T  # centred where the rows should be
+    square_sum = sum((part.rows @ ahead).double().square_().sum(0) for part in sample)
+    along = torch.as_tensor(square_sum).cpu().numpy() / max(sum(len(part.rows) for part in sample), 1)
     return Scores(products, lengths, a, b, along)
 
 
-def _dots(x: Tensor, q: Tensor) -> Tensor:
-    """``x q``. A matrix times one vector is read at the speed of memory; times a one-column matrix it may not be."""
-    return torch.mv(x, q[:, 0])[:, None] if q.shape[1] == 1 else x @ q
-
-
-def _with_squares(x: Tensor, q: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
-    """``x q`` and the square lengths of rows, with the rows read from memory once.
-
-    Few calls for each piece: two threads share one interpreter.
-    """
-    if x.stride(1) != 1 and len(x) > 1:  # columns of a row-major matrix: a reduction along them is slow
-        y = x.T
-        dot, square = _dots(x, q), torch.mv((y * y).T, torch.ones(len(y), dtype=y.dtype, device=y.device))
-        return dot, square - y.sum(0).square_() / len(y) if centre else square
-    dot, length = torch.empty((len(x), q.shape[1]), device=q.device), torch.empty(len(x), device=q.device)
-    one = q[:, 0] if q.shape[1] == 1 else None
-    pieces = x.split(NEAR)
-    for near, to, long in zip(pieces, (dot if one is None else dot[:, 0]).split(NEAR), length.split(NEAR), strict=True):
-        if one is None:
-            torch.mm(near, q, out=to)
-        else:
-            torch.mv(near, one, out=to)
-        torch.linalg.vector_norm(near, dim=1, out=long)
-    square = length.square_()
-    if centre:
-        square -= torch.cat([near.sum(1) for near in pieces]).square_() / x.shape[1]
-    return dot, square
-
-
 def _trace_of_square(rows: Tensor, trace: float) -> float:
-    """``tr C^2`` as the mean square product of different rows of a sample (a U-statistic)."""
+    """``tr C^2`` as the mean square product of different rows of a sample (a U-statistic); of many rows each is taken
+    with those of the next group alone."""
     n = len(rows)
     if n < 2:
         return trace**2
-    gram = (rows @ rows.T).double().square()
-    return max(float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1))), trace**2 / rows.shape[1])
+    groups = rows.split(GRAM)
+    if len(groups) < 3:
+        gram = (rows @ rows.T).double().square_()
+        mean = float(gram.sum() - gram.diagonal().sum()) / (n * (n - 1))
+    else:
+        pairs = zip(groups, (*groups[1:], groups[0]), strict=True)
+        found = [(float((a @ b.T).double().square_().sum()), len(a) * len(b)) for a, b in pairs]
+        mean = sum(square for square, _ in found) / sum(count for _, count in found)
+    return max(mean, trace**2 / rows.shape[1])

@@ -20,14 +20,15 @@ where a list of tokens must be scored).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 LEAST_DEGREES = 8.0
 """Dictionaries (or what the query leaves of them) of fewer effective dimensions have no tail: it would be wrong."""
-NODES = 24
-"""Of the quadrature, each way."""
+NODES, FEW_NODES = 24, 12
+"""Of the quadrature, each way; the fewer where there are ``MANY_DEGREES``: they leave an error below 1e-4 there."""
+MANY_DEGREES = 64.0
 LEAST_TAIL = 1e-12
 """Tails below this are given as this: further out the closed form is not to be trusted."""
 
@@ -46,6 +47,62 @@ class Lengths:
     usable: np.ndarray
     trace: float
     trace2: float
+
+
+@dataclass(frozen=True)
+class Law:
+    """How a random direction of a dictionary's covariance scores for one query; the numbers are those of the module."""
+
+    a: float
+    b: float
+    along: float
+    trace: float
+    trace2: float
+
+    def tail(self, score: np.ndarray) -> np.ndarray:
+        """How likely a random direction of the dictionary's covariance is to score at least ``score``; NaN where the
+        dictionary has too few effective dimensions to say."""
+        from scipy.special import ndtr
+
+        s = np.asarray(score, dtype=np.float64)
+        law = self._nodes
+        if law is None:
+            return np.full(s.shape, np.nan)
+        y, rest, weight = law
+        a, b, size = self.a, max(self.b, 1e-300), np.abs(s)[..., None]
+        # u sqrt(a) >= s |r|, squared for u >= 0: alpha u^2 - 2 beta u - gamma >= 0
+        alpha, beta, gamma = a - size**2 * b, size**2 * y, size**2 * (y**2 / b + rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.sqrt(beta**2 + alpha * gamma)
+            low = (beta + root) / alpha
+            inside = ndtr(-low)
+            if not bool((alpha > 0).all()):
+                high = (beta - root) / alpha
+                inside = np.where(alpha > 0, inside, np.where(low > 0, inside - ndtr(-high), 0.0))
+        tail = (np.nan_to_num(inside).clip(0.0, 1.0) * weight).sum(-1)
+        tail = np.where(s >= 0, tail, 1.0 - tail).clip(LEAST_TAIL, 1.0)
+        return np.where(np.isfinite(s), tail, np.nan)
+
+    @cached_property
+    def _nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Nodes of ``y`` and ``L``, and their weights; None for too few dimensions."""
+        from scipy.special import gammaincinv, ndtr
+
+        b = max(self.b, 1e-300)
+        v = max(self.along - b * b, 0.0)
+        left = self.trace - b - v / b
+        square = self.trace2 - 2 * (v + b * b) + b * b - (v / b) ** 2
+        degrees = left**2 / max(square, 1e-300) if left > 0 else 0.0
+        if degrees < LEAST_DEGREES:
+            return None
+        x, w = _nodes(FEW_NODES if degrees >= MANY_DEGREES else NODES)
+        y, rest = np.meshgrid(x * v**0.5, left / degrees * 2 * gammaincinv(degrees / 2, ndtr(x)))
+        weight = np.outer(w, w) / w.sum() ** 2
+        return y.ravel(), rest.ravel(), weight.ravel()
+
+    def two_sided(self, score: np.ndarray) -> np.ndarray:
+        """The same for the size of the score, whichever its sign."""
+        return np.minimum(2 * self.tail(np.abs(score)), 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,42 +152,13 @@ class Scores:
         with np.errstate(invalid="ignore"):
             return (scores - np.nanmean(scores, axis=0)) / np.nanstd(scores, axis=0)
 
+    def law(self, k: int = 0) -> Law:
+        """Of query ``k``."""
+        return Law(float(self.a[k]), float(self.b[k]), float(self.along[k]), self.trace, self.trace2)
+
     def tail(self, score: np.ndarray, k: int = 0) -> np.ndarray:
-        """How likely a random direction of the dictionary's covariance is to score at least ``score`` for query ``k``;
-        NaN where the dictionary has too few effective dimensions to say."""
-        from scipy.special import ndtr
-
-        s = np.asarray(score, dtype=np.float64)
-        law = self._law(k)
-        if law is None:
-            return np.full(s.shape, np.nan)
-        y, rest, weight = law
-        a, b, size = float(self.a[k]), max(float(self.b[k]), 1e-300), np.abs(s)[..., None]
-        # u sqrt(a) >= s |r|, squared for u >= 0: alpha u^2 - 2 beta u - gamma >= 0
-        alpha, beta, gamma = a - size**2 * b, size**2 * y, size**2 * (y**2 / b + rest)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.sqrt(beta**2 + alpha * gamma)
-            low, high = (beta + root) / alpha, (beta - root) / alpha
-            inside = np.where(alpha > 0, ndtr(-low), np.where(low > 0, ndtr(-low) - ndtr(-high), 0.0))
-        tail = (np.nan_to_num(inside).clip(0.0, 1.0) * weight).sum(-1)
-        tail = np.where(s >= 0, tail, 1.0 - tail).clip(LEAST_TAIL, 1.0)
-        return np.where(np.isfinite(s), tail, np.nan)
-
-    def _law(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Nodes of ``y`` and ``L``, and their weights; None for too few dimensions."""
-        from scipy.special import gammaincinv, ndtr
-
-        b = max(float(self.b[k]), 1e-300)
-        v = max(float(self.along[k]) - b * b, 0.0)
-        left = self.trace - b - v / b
-        square = self.trace2 - 2 * (v + b * b) + b * b - (v / b) ** 2
-        degrees = left**2 / max(square, 1e-300) if left > 0 else 0.0
-        if degrees < LEAST_DEGREES:
-            return None
-        x, w = _nodes()
-        y, rest = np.meshgrid(x * v**0.5, left / degrees * 2 * gammaincinv(degrees / 2, ndtr(x)))
-        weight = np.outer(w, w) / w.sum() ** 2
-        return y.ravel(), rest.ravel(), weight.ravel()
+        """See :meth:`Law.tail`."""
+        return self.law(k).tail(score)
 
     def dimensions(self, k: int = 0) -> float:
         """How many effective dimensions the dictionary has beside the query's own, ``(t - b)^2 / (tr C^2 - b^2)``."""
@@ -138,14 +166,14 @@ class Scores:
         return rest**2 / max(self.trace2 - float(self.b[k]) ** 2, 1e-300)
 
     def two_sided(self, score: np.ndarray, k: int = 0) -> np.ndarray:
-        """The same for the size of the score, whichever its sign."""
-        return np.minimum(2 * self.tail(np.abs(score), k), 1.0)
+        """See :meth:`Law.two_sided`."""
+        return self.law(k).two_sided(score)
 
 
-@lru_cache(maxsize=1)
-def _nodes() -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=2)
+def _nodes(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Hermite nodes and weights for a standard normal (up to their sum)."""
-    x, w = np.polynomial.hermite_e.hermegauss(NODES)
+    x, w = np.polynomial.hermite_e.hermegauss(n)
     return x, w
 
 

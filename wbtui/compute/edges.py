@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.output_value import OutputValue
-from wbtui.analysis.scores import Scores, best
+from wbtui.analysis.scores import Law, Scores, best
 from wbtui.catalog.saes import SaeInfo
 from wbtui.catalog.stream import feeds, identity, read_position, write_position, writes_at
 from wbtui.compute.ask import WORDS, Question, number
@@ -122,27 +122,40 @@ class _Kept:
         self.total = 0.0
         self.count = 0
         self.saes: list[SaeInfo] = []
-        self.found: list[tuple[float, SaeInfo, int, str, float, float]] = []
+        self.found: list[tuple[float, SaeInfo, int, str, float, Law]] = []
 
     def add(self, sae: SaeInfo, scores: Scores, names: list[str], first: int = 0) -> None:
         """All edges with one SAE, a column of scores a name."""
         self.saes.append(sae)
         usable = int(scores.usable.sum())
-        for k, name in enumerate(names, first):
-            weight = scores.dots[:, k]
-            size = np.where(scores.usable, np.abs(weight), 0.0)
-            self.total += float(size.sum())
-            self.count += usable
-            ids = best(np.where(scores.usable, size, np.nan), self.top)
-            if len(self.found) == self.top:  # tails are for what may stay
-                ids = ids[size[ids] >= abs(self.found[-1][0])]
-            along = weight[ids] / scores.norms[ids]
-            self.found += [
-                (float(weight[i]), sae, int(i), name, float(tail), float(cosine))
-                for i, cosine, tail in zip(ids, along, scores.two_sided(along, k), strict=True)
-            ]
-            self.found.sort(key=lambda edge: (-abs(edge[0]), edge[1].layer, edge[2]))
-            del self.found[self.top :]
+        here = range(first, first + len(names))
+        size = np.abs(scores.dots[:, first : first + len(names)].T)  # [K, F]
+        if usable < size.shape[1]:
+            size[:, ~scores.usable] = 0.0
+        self.total += float(size.sum())
+        self.count += usable * len(names)
+        flat = size.ravel()
+        if len(self.found) == self.top:
+            among = np.flatnonzero(flat >= abs(self.found[-1][0]))
+        else:
+            among = np.flatnonzero(np.tile(scores.usable, len(names)))
+        laws = {k: scores.law(k) for k in here}
+        for place in among[best(flat[among], self.top)]:
+            k, i = divmod(int(place), size.shape[1])
+            weight = float(scores.dots[i, k + first])
+            if scores.usable[i]:
+                along = weight / float(scores.norms[i])
+                self.found.append((weight, sae, i, names[k], along, laws[k + first]))
+        self.found.sort(key=lambda edge: (-abs(edge[0]), edge[1].layer, edge[2]))
+        del self.found[self.top :]
+
+    def tails(self) -> list[float]:
+        """Of the edges in the list, a query's together."""
+        out = np.empty(len(self.found))
+        for law in {id(edge[5]): edge[5] for edge in self.found}.values():
+            mine = [n for n, edge in enumerate(self.found) if edge[5] is law]
+            out[mine] = law.two_sided(np.array([self.found[n][4] for n in mine]))
+        return [float(tail) for tail in out]
 
     def finish(self, question: Question, absent: str) -> dict[str, Any]:
         """The list as JSON, with the words of every feature in it."""
@@ -157,7 +170,7 @@ class _Kept:
                 "feature": i, "weight": weight, "along": number(along), "share": number(abs(weight) / self.total),
                 "tail": number(tail), "via": via, "words": words[identity(sae), i],
             }
-            for weight, sae, i, via, tail, along in self.found
+            for (weight, sae, i, via, along, _), tail in zip(self.found, self.tails(), strict=True)
             if self.total > 0
         ]  # fmt: skip
         return {

@@ -123,7 +123,7 @@ class Strongest:
 def strongest(scores: Scores, top: int, above: float = -np.inf) -> Strongest:
     """At most ``top`` of the first query's scores, of at least ``above``, best first."""
     values = scores.scores[:, 0]
-    usable = values[scores.usable]
+    usable = values if scores.usable.all() else values[scores.usable]
     mean, std = float(usable.mean()), float(usable.std())
     ids = best(values, top)
     ids = ids[values[ids] >= above]

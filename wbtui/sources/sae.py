@@ -205,11 +205,16 @@ class SaeSource:
     def columns(self, side: str) -> torch.Tensor | None:
         """The matrix ``[d_model, d_sae]`` whose columns are the rows of a side, as a view of the mapped file in its
         dtype; None where rows are stored as rows, or must be changed first. Not centred, as :meth:`blocks`."""
-        if side == "writes" or self._encoder is None or self.reads_absent is not None or not self._encoder.features:
+        if side == "writes":
+            matrix, direct = self._decoder, self._write_map is None and self._write_gain is None
+        elif self._encoder is None or self.reads_absent is not None:
             return None
-        if self._read_gain is not None or self.info.conventions.get("normalize_activations") == "layer_norm":
+        else:
+            matrix = self._encoder
+            direct = self._read_gain is None and self.info.conventions.get("normalize_activations") != "layer_norm"
+        if not matrix.features or not direct:
             return None
-        whole = self._encoder.view()
+        whole = matrix.view()
         return None if whole is None else whole.T
 
     def _write_matrix(self) -> torch.Tensor | None:
