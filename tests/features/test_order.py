@@ -15,6 +15,7 @@ from wbtui.errors import UsageError
 from wbtui.features import derived
 from wbtui.features import order as orders
 from wbtui.features.order import order, sort_keys
+from wbtui.features.query import parse
 from wbtui.notes.kept import Kept
 
 TABLE = make.table(n=90, bad=(5, 50))
@@ -169,3 +170,14 @@ def test_sort_keys_equals_python_on_any_arrays(keys):
 
     want = sorted(range(len(keys[0])), key=lambda i: (*[one(key, i) for key in keys], i))
     assert sort_keys(keys, len(keys[0])).tolist() == want
+
+
+def test_feature_numbers_take_no_memory_once_they_were_filtered_and_sorted_by():
+    table = make.table(n=90)
+    assert np.flatnonzero(parse("#>5 #<8").mask(table)).tolist() == [6, 7]
+    assert order(table, [("id", True)])[:2].tolist() == [89, 88]
+    assert (table.at("id", 3), table.value("id", 4), table.known_at("id", 5)) == (3, 4.0, True)
+    assert "id" not in table._cache and table.column("id").dtype == np.int64
+    assert table.known("id").all() and table.known("id").strides == (0,)
+    with pytest.raises(UsageError):
+        table.at("id", 90)

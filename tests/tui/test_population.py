@@ -25,6 +25,7 @@ from wbtui.tui.crowd_export import bins_csv, statistics_csv
 from wbtui.tui.draw.histogram import GUTTER, Grid, number, percent, plot
 from wbtui.tui.draw.line import text_of, width_of
 from wbtui.tui.draw.numbers import beside, under
+from wbtui.tui.draw.population import make_population, middle_of_rest
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.screens.population import PopulationScreen
 from wbtui.tui.state import FIRST_SORT
@@ -82,6 +83,44 @@ def test_bins_hold_everything_once_and_print_their_edges(values: list[float], lo
     assert bins.counts(ordered).sum() == ((ordered > 0).sum() if log else len(ordered))
     for edge, text in zip(bins.edges, bins.texts, strict=True):
         assert np.float32(float(text)) == np.float32(edge)
+
+
+whole = some.integers(0, 12).map(float)
+
+
+@given(some.lists(some.floats(-1e6, 1e6, width=32) | whole, min_size=1, max_size=900), some.booleans())
+@example([float(i % 3) for i in range(600)], False)
+@example([0.0] * 500 + [i / 7 for i in range(70)], False)
+def test_a_metric_in_its_own_precision_has_the_bins_of_the_same_values_in_float64(
+    values: list[float], log: bool
+) -> None:
+    ordered = np.sort(np.array(values, dtype=np.float32))
+    own, wide = make_bins([ordered], log=log), make_bins([ordered.astype(np.float64)], log=log)
+    assert (own.texts, own.whole, own.edges.tolist()) == (wide.texts, wide.whole, wide.edges.tolist())
+    assert own.counts(ordered).tolist() == wide.counts(ordered.astype(np.float64)).tolist()
+
+
+@given(some.lists(some.tuples(whole | some.floats(-10, 10, width=32), some.booleans()), max_size=60))
+def test_the_median_of_the_rest_is_that_of_its_values(pairs: list[tuple[float, bool]]) -> None:
+    values = np.array([value for value, _ in pairs], dtype=np.float32)
+    chosen = np.array([taken for _, taken in pairs], dtype=bool)
+    found = middle_of_rest(np.sort(values), np.sort(values[chosen]))
+    rest = values[~chosen].astype(np.float64)
+    assert found == (np.median(rest) if len(rest) else None) or (not len(rest) and np.isnan(found))
+
+
+@pytest.mark.parametrize("name", ["writes.z_max", "reads.cos_tok", "writes.evidence", "selfcos"])
+def test_the_cards_population_is_that_of_a_plain_count(name: str) -> None:
+    found = make_population(TABLE, name)
+    values = np.where(TABLE.known(name), TABLE.column(name).astype(np.float64), np.nan)
+    known = np.isfinite(values) & TABLE.computed
+    semantic = TABLE.column("semantic.writes")
+    assert found is not None and 0 < semantic[known].sum() < known.sum()
+    for group, rows in (("semantic", known & semantic), ("other", known & ~semantic)):
+        its = np.sort(values[rows])
+        assert (found.counts[group], found.medians[group]) == (len(its), np.median(its))
+        assert found.shares[group].tolist() == (found.bins.counts(its) / len(its)).tolist()
+    assert found.values.tolist() == np.sort(values[known]).tolist()
 
 
 def test_few_evenly_spaced_values_have_a_bin_each() -> None:

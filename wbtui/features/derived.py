@@ -80,7 +80,7 @@ def row_known(table: FeatureTable, base: str) -> np.ndarray:
     if base in ("density", "dead"):
         return ~np.isnan(table.column("density"))
     if base in ("id", "computed", "provisional", "labelled"):
-        return np.ones(table.n, dtype=bool)
+        return np.broadcast_to(np.True_, (table.n,))  # one byte for all rows
     if base == "same":
         return (table.column("writes.top_ids")[:, 0] >= 0) & (table.column("reads.top_ids")[:, 0] >= 0)
     return table.available

@@ -244,6 +244,8 @@ class FeatureTable:
         known = resolve(name)
         if known.kind in ("stored", "list"):
             return self._rows.column(known.text)
+        if known.base == "id":  # made in less time than 8 bytes a row are worth remembering for
+            return derived.row_column(self, "id")
         if known.base in KEPT_FLAGS or known.kind == "text":
             return derived.kept_column(self, known.base)
         if known.kind == "head":
@@ -290,6 +292,8 @@ class FeatureTable:
         if name_.kind == "stored":
             value = self._rows.row(name_.text, self._checked(row))
             return float(value) if self.available[row] else float("nan")
+        if name_.base == "id":
+            return float(self._checked(row))
         if stands_alone(self, name_):
             return alone(self, self._checked(row)).value(name_.text, 0)
         return float(self.column(name)[row]) if self.known(name)[row] else float("nan")
@@ -297,6 +301,8 @@ class FeatureTable:
     def at(self, name: str, row: int) -> Any:
         """One row of :meth:`column`; of a large table a derived column is not made for it."""
         name_ = resolve(name)
+        if name_.base == "id":
+            return np.int64(self._checked(row))
         if stands_alone(self, name_):
             return alone(self, self._checked(row)).column(name_.text)[0]
         return self.column(name_.text)[row]

@@ -13,6 +13,8 @@ TAIL = 0.001
 """Share of either end that may fall into an outermost bin, which holds all that lies beyond."""
 ALIKE = 1e-3
 """Values that differ by less, relative to their size, are drawn as one (decoders scaled to norm 1)."""
+SOME = 8 * BINS
+"""Values of a sample among which it is looked first whether there are many different ones."""
 _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 
 
@@ -38,8 +40,11 @@ class Bins:
 
     def counts(self, ordered: np.ndarray) -> np.ndarray:
         """int64 [bins] of ascending finite values; a logarithmic axis leaves out what is not positive."""
-        places = np.searchsorted(ordered, self.edges, side="left")
-        places[0] = np.searchsorted(ordered, 0.0, side="right") if self.log else 0
+        edges = self.edges.astype(ordered.dtype)
+        if not np.array_equal(edges, self.edges):  # in its own precision a million values need not be copied
+            edges = self.edges
+        places = np.searchsorted(ordered, edges, side="left")
+        places[0] = np.searchsorted(ordered, ordered.dtype.type(0), side="right") if self.log else 0
         places[-1] = len(ordered)
         return np.diff(np.maximum(places, places[0]))
 
@@ -86,15 +91,15 @@ def make_bins(samples: list[np.ndarray], *, log: bool = False, single: bool = Tr
         single: the metric is float32: edges are compared in that precision, as the filter does.
     """
     if log:
-        samples = [s[np.searchsorted(s, 0.0, side="right") :] for s in samples]
+        samples = [s[np.searchsorted(s, s.dtype.type(0), side="right") :] for s in samples]
     samples = [s for s in samples if len(s)]
     if not samples:
         return _named(np.array([0.0, 1.0]) if not log else np.array([1.0, 10.0]), log, single)
-    low, high = min(s[0] for s in samples), max(s[-1] for s in samples)
+    low, high = min(float(s[0]) for s in samples), max(float(s[-1]) for s in samples)
     if not log and (step := _spacing(samples)):
         return _named(low + (np.arange(round((high - low) / step) + 2) - 0.5) * step, False, single, whole=True)
-    low = min(s[int(TAIL * (len(s) - 1))] for s in samples)
-    high = max(s[math.ceil((1 - TAIL) * (len(s) - 1))] for s in samples)
+    low = min(float(s[int(TAIL * (len(s) - 1))]) for s in samples)
+    high = max(float(s[math.ceil((1 - TAIL) * (len(s) - 1))]) for s in samples)
     if not high - low > ALIKE * max(abs(low), abs(high)):  # one value, or as good as one
         middle = float(f"{(low + high) / 2:.3g}")
         low, high = middle * 0.5, middle * 1.5
@@ -117,12 +122,18 @@ def make_bins(samples: list[np.ndarray], *, log: bool = False, single: bool = Tr
     return _named(np.arange(first, max(last, first + 1) + 1) * step, False, single)
 
 
+def _distinct(ordered: np.ndarray) -> np.ndarray:
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])]
+
+
 def _spacing(samples: list[np.ndarray]) -> float:
     """The step between values where there are few, evenly spaced ones; 0 where not."""
-    distinct = [s[np.append(True, s[1:] != s[:-1])] for s in samples]
+    if any(len(_distinct(s[:: max(1, len(s) // SOME)])) > BINS for s in samples):
+        return 0.0  # as nearly always: told without looking at all of them
+    distinct = [_distinct(s) for s in samples]
     if any(len(d) > BINS for d in distinct):
         return 0.0
-    values = np.unique(np.concatenate(distinct))
+    values = np.unique(np.concatenate(distinct)).astype(np.float64)
     if len(values) < 3 and not np.array_equal(values, np.rint(values)):
         return 0.0
     gaps = np.diff(values)

@@ -51,27 +51,58 @@ def place_text(share: float) -> str:
 def make_population(table: FeatureTable, name: str) -> Population | None:
     """Gather a metric's population; None with fewer than two finite values."""
     column = np.asarray(table.column(name))
-    values = column.astype(np.float64)
+    values = column if column.dtype == np.float32 else column.astype(np.float64)
     known = np.isfinite(values) & np.asarray(table.computed)
     if np.count_nonzero(known) < 2:
         return None
-    semantic = semantic_mask(table) & known
+    chosen = semantic_mask(table) & known
     noise = [kind_values for _, kind_values in noise_of(table, name)]
-    groups = {
-        "semantic": np.sort(values[semantic]),
-        "other": np.sort(values[known & ~semantic]),
-        "noise": np.sort(np.concatenate(noise)) if noise else np.zeros(0),
-    }
-    ordered = np.sort(values[known])
+    ordered = np.array(values) if known.all() else values[known]
+    ordered.sort()
+    semantic = values[chosen]
+    semantic.sort()
+    pooled = np.sort(np.concatenate(noise)) if noise else np.zeros(0)
     bins = make_bins([ordered, *noise], single=column.dtype == np.float32)
+    everything, first = bins.counts(ordered), bins.counts(semantic)
+    found = {
+        "semantic": (len(semantic), first, _middle(semantic)),
+        # what is left of a million rows is not sorted again: only its counts and its median are asked for
+        "other": (len(ordered) - len(semantic), everything - first, middle_of_rest(ordered, semantic)),
+        "noise": (len(pooled), bins.counts(pooled), _middle(pooled)),
+    }
+    even = np.linspace(0, len(ordered) - 1, min(GRID, len(ordered))).round().astype(np.int64)
     return Population(
         name,
         bins,
-        {group: bins.counts(v) / max(1, len(v)) for group, v in groups.items()},
-        {group: len(v) for group, v in groups.items()},
-        {group: float(np.median(v)) if len(v) else math.nan for group, v in groups.items()},
-        ordered if len(ordered) <= GRID else ordered[np.linspace(0, len(ordered) - 1, GRID).round().astype(np.int64)],
+        {group: counts / max(1, n) for group, (n, counts, _) in found.items()},
+        {group: n for group, (n, _, _) in found.items()},
+        {group: middle for group, (_, _, middle) in found.items()},
+        ordered[even].astype(np.float64),
     )
+
+
+def _middle(ordered: np.ndarray) -> float:
+    """The median of ascending values; NaN of none."""
+    n = len(ordered)
+    return (float(ordered[(n - 1) // 2]) + float(ordered[n // 2])) / 2 if n else math.nan
+
+
+def middle_of_rest(ordered: np.ndarray, part: np.ndarray) -> float:
+    """The median of ascending values without those of a part of them, ascending too; NaN where nothing is left."""
+    n = len(ordered) - len(part)
+
+    def nth(k: int) -> float:
+        """The k-th of the rest, from 0: the first value up to which there are more than k of them."""
+        low, high = k, k + len(part)  # as many of the part stand before it at most
+        while low < high:
+            at = (low + high) // 2
+            if np.searchsorted(ordered, ordered[at], "right") - np.searchsorted(part, ordered[at], "right") > k:
+                high = at
+            else:
+                low = at + 1
+        return float(ordered[low])
+
+    return (nth((n - 1) // 2) + nth(n // 2)) / 2 if n else math.nan
 
 
 def joined(bins: int, room: int) -> int:
