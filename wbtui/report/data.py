@@ -50,6 +50,7 @@ class HeadValues:
     nulls: tuple[HeadNull, ...] = ()
     checks: tuple[HeadNull, ...] = ()
     note: str = ""
+    _bars: dict[tuple[str, float], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_heads(self) -> int:
@@ -66,8 +67,10 @@ class HeadValues:
 
     def bars(self, name: str, percent: float = 99.0) -> np.ndarray:
         """Per head, the larger of the nulls' percentiles: [n_heads], NaN without a null."""
-        found = [np.nanpercentile(self.values(name, null.columns), percent, axis=1) for null in self.nulls]
-        return np.max(found, axis=0) if found else np.full(self.n_heads, np.nan)
+        if (name, percent) not in self._bars:
+            found = [np.nanpercentile(self.values(name, null.columns), percent, axis=1) for null in self.nulls]
+            self._bars[name, percent] = np.max(found, axis=0) if found else np.full(self.n_heads, np.nan)
+        return np.asarray(self._bars[name, percent])
 
     def strongest(self, name: str, columns: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """max over heads of value / that head's bar: [n], NaN where every head's value is."""
@@ -79,8 +82,11 @@ class HeadValues:
 
     def any_bar(self, name: str, percent: float = 99.0) -> float:
         """The nulls' own percentile of :meth:`strongest`: the bar of "takes part in some head" (methods 1.3)."""
-        found = [np.nanpercentile(self.strongest(name, n.columns), percent) for n in self.nulls]
-        return float(max(found)) if found else float("nan")
+        key = f"any {name}", percent
+        if key not in self._bars:
+            found = [np.nanpercentile(self.strongest(name, n.columns), percent) for n in self.nulls]
+            self._bars[key] = float(max(found)) if found else float("nan")
+        return float(self._bars[key])
 
     @property
     def null_words(self) -> str:
