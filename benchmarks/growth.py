@@ -1,8 +1,14 @@
 """Do time and memory grow linearly? CPU seconds of E1 over features and vocabulary, of the pass over pairs over heads,
-and the tile's memory, each fitted as ``t ~ size ** exponent`` by least squares on logarithms, at Gemma-2-2b's width:
-what a feature costs whatever the vocabulary (spelling, cosines and words of its lists) is named beside it, and
-weighs more in narrower models. Run with ``python -m benchmarks.growth``. Aim: exponents of time from 0.9 to 1.1;
-memory flat in features, at most linear in vocabulary.
+and the tile's memory, each fitted as ``t ~ size ** exponent`` by least squares on logarithms, at Gemma-2-2b's width.
+
+Vocabularies are as large as models': 32,768 (Mistral; Llama-2 has 32,000), 65,536, 131,072 (Llama-3: 128,256) and
+262,144 (Gemma-3; Gemma-2 has 256,000). Below them no model of that width has one. What a feature costs whatever the
+vocabulary (spelling, cosines and words of its lists) is named beside the exponent; it weighs more in narrower models.
+Sizes take turns, round by round, so that a machine whose speed changes does so for all of them; each round has features
+that were not seen before, as in a real pass. The least of the rounds is fitted.
+
+Run with ``python -m benchmarks.growth``. Aim: exponents of time from 0.9 to 1.1; memory flat in features, at most
+linear in vocabulary.
 """
 
 from __future__ import annotations
@@ -36,38 +42,42 @@ def exponent(sizes: list[int], values: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def cpu(run: Callable[[], object], repeat: int) -> float:
-    """Least CPU seconds of a few runs (a neighbour can only add)."""
-    best = math.inf
+def cpu(runs: list[Callable[[], object]], repeat: int) -> list[float]:
+    """Least CPU seconds of each of some runs (a neighbour can only add), which take turns."""
+    best = [math.inf] * len(runs)
     for _ in range(repeat):
-        start = time.process_time()
-        run()
-        best = min(best, time.process_time() - start)
+        for i, run in enumerate(runs):
+            start = time.process_time()
+            run()
+            best[i] = min(best[i], time.process_time() - start)
     return best
 
 
-def table_of(vocab: int, dim: int) -> TokenTable:
+def table_of(tokens: torch.Tensor) -> TokenTable:
     """A token table with every token kept."""
     return prepare_side(
-        weights(vocab, dim),
+        tokens,
         centre_values=False,
-        keep=np.ones(vocab, bool),
+        keep=np.ones(len(tokens), bool),
         definition=TokensDefinition(),
-        **made_up_vocabulary(vocab),
+        **made_up_vocabulary(len(tokens)),
     )
 
 
-def e1(sizes: list[tuple[int, int]], repeat: int) -> tuple[list[float], list[float]]:
-    """CPU seconds, and MB of tile and scratch, for (features, vocabulary)."""
-    seconds, memory = [], []
-    for n, vocab in sizes:
-        side = table_of(vocab, D_MODEL)
-        d = torch.randn((n, D_MODEL), generator=torch.Generator().manual_seed(1))
-        buffer = TileBuffer()
-        token_rows(d, side, buffer=buffer)
-        seconds.append(cpu(lambda d=d, side=side, buffer=buffer: token_rows(d, side, buffer=buffer), repeat))
-        memory.append(buffer.nbytes / 1e6)
-    return seconds, memory
+def e1(tokens: torch.Tensor, sizes: list[tuple[int, int]], repeat: int) -> tuple[list[float], list[float]]:
+    """CPU seconds, and MB of tile and scratch, for (features, vocabulary: the first rows of ``tokens``)."""
+    draw = torch.Generator().manual_seed(1)
+    buffers = [TileBuffer() for _ in sizes]
+    tables = {vocab: table_of(tokens[:vocab]) for _, vocab in sizes}
+
+    def run(n: int, vocab: int, buffer: TileBuffer) -> Callable[[], object]:
+        rounds = iter(torch.randn((repeat + 1, n, D_MODEL), generator=draw))
+        return lambda: token_rows(next(rounds), tables[vocab], buffer=buffer)
+
+    runs = [run(n, vocab, buffer) for (n, vocab), buffer in zip(sizes, buffers, strict=True)]
+    for first in runs:
+        first()
+    return cpu(runs, repeat), [buffer.nbytes / 1e6 for buffer in buffers]
 
 
 def heads(counts: list[int], repeat: int) -> list[float]:
@@ -86,7 +96,7 @@ def heads(counts: list[int], repeat: int) -> list[float]:
             query_pass(vectors.q, vectors.k_terms, vectors.k, vectors.k_terms, softmax, buffer)
 
     run(1)
-    return [cpu(lambda c=c: run(c), repeat) for c in counts]
+    return cpu([lambda c=c: run(c) for c in counts], repeat)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,8 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         "features": [(256 * f, 32_768) for f in doubled],
         "vocabulary": [(256, 32_768 * f) for f in doubled],
     }
+    tokens = weights(max(vocab for _, vocab in grid["vocabulary"]), D_MODEL).float()
     for what, sizes in grid.items():
-        seconds, memory = e1(sizes, args.repeat)
+        seconds, memory = e1(tokens, sizes, args.repeat)
         along = [size[what == "vocabulary"] for size in sizes]
         lines[what] = {
             "sizes": along,

@@ -313,14 +313,15 @@ def softmax_entropies(
     """
     chunks = x.split(_chunk(x), dim=1)
     sums = torch.empty((len(signs), 2, len(chunks), len(x)), dtype=torch.float32, device=x.device)
+    views = [(plain.unbind(0), by_exponent.unbind(0)) for plain, by_exponent in sums.unbind(0)]
     columns = [(peak[:, None], (rate / UNIT).float()[:, None]) for peak, rate in signs]
     scratch = _scratches(buffer, chunks)
     for j, chunk in enumerate(chunks):
         poll(stop)
         y, e = scratch[j]
-        for (peak, rate), (plain, by_exponent) in zip(columns, sums[:, :, j], strict=True):
+        for (peak, rate), (plain, by_exponent) in zip(columns, views, strict=True):
             torch.sub(chunk, peak, out=y).mul_(rate)
-            torch.sum(power(y, out=e), dim=1, out=plain)
-            torch.sum(e.mul_(y), dim=1, out=by_exponent)
+            torch.sum(power(y, out=e), dim=1, out=plain[j])
+            torch.sum(e.mul_(y), dim=1, out=by_exponent[j])
     totals = sums.double().sum(2)
     return [(z.log() - UNIT * weighted / z, z) for z, weighted in totals]

@@ -37,6 +37,9 @@ class Sweep:
         self._index = {a: j for j, (a, _) in enumerate(self._pieces)}
         t, device = len(scores), scores.device
         self.sums = torch.empty((4, len(self._pieces), t), dtype=torch.float32, device=device)
+        # Views by rows and piece, made at once: one by one they would cost as much as some of the sums.
+        self._sums = [part.flatten(0, 1).unbind(0) for part in self.sums.split(ROWS, dim=2)]
+        self._abouts = self.about.split(ROWS)
         # Blocks are contiguous: reducing strided ones is faster at some widths of a slice and ten times slower at most.
         self.block = block_for(n_kept, wanted)
         self.highs, self.lows = torch.empty((2, t, n_kept // self.block), dtype=torch.float32, device=device)
@@ -49,19 +52,20 @@ class Sweep:
             return
         a, b = self._pieces[j]
         low, high = a // self.block, b // self.block
-        for r in range(0, len(self.scores), ROWS):
-            rows = slice(r, r + ROWS)
-            x = self.scores[rows, a:b]
-            y, y2 = buffer.get("scratch", len(x), b - a), buffer.get("scratch2", len(x), b - a)
-            s1, s2, s3, s4 = self.sums[:, j, rows]
-            torch.sum(torch.sub(x, self.about[rows], out=y), dim=1, out=s1)
-            torch.sum(torch.mul(y, y, out=y2), dim=1, out=s2)
-            torch.sum(y.mul_(y2), dim=1, out=s3)
-            torch.sum(y2.mul_(y2), dim=1, out=s4)
+        count = len(self._pieces)
+        rows = self.scores[:, a:b].split(ROWS)
+        highs, lows = self.highs[:, low:high].split(ROWS), self.lows[:, low:high].split(ROWS)
+        tall = [buffer.get(name, min(ROWS, len(self.scores)), b - a) for name in ("scratch", "scratch2")]
+        for x, about, high_s, low_s, sums in zip(rows, self._abouts, highs, lows, self._sums, strict=True):
+            y, y2 = tall if len(x) == len(tall[0]) else [each[: len(x)] for each in tall]
+            torch.sum(torch.sub(x, about, out=y), dim=1, out=sums[j])
+            torch.sum(torch.mul(y, y, out=y2), dim=1, out=sums[count + j])
+            torch.sum(y.mul_(y2), dim=1, out=sums[2 * count + j])
+            torch.sum(y2.mul_(y2), dim=1, out=sums[3 * count + j])
             if high > low:
                 blocks = x[:, : (high - low) * self.block].unflatten(1, (high - low, self.block))
-                torch.amax(blocks, 2, out=self.highs[rows, low:high])
-                torch.amin(blocks, 2, out=self.lows[rows, low:high])
+                torch.amax(blocks, 2, out=high_s)
+                torch.amin(blocks, 2, out=low_s)
 
     def rows(self, rows: slice) -> Taken:
         """What was taken from some of the rows, once all slices are."""
