@@ -184,7 +184,8 @@ def test_mutual_partners_agree_on_their_cosine(n: int, m: int, d: int, seed: int
 def test_the_assignment_is_scipys_on_dense_cosines(n: int, m: int) -> None:
     a, b = random(n, 8, 11), random(m, 8, 12)
     b[3] = 0.0
-    found = assignment(dictionary(a), dictionary(b))
+    cost = np.empty((min(n, m), max(n, m)))
+    found = assignment(dictionary(a), dictionary(b), room=lambda *_: cost, solve=lambda: linear_sum_assignment(cost))
     cosines = dense(a, b, False)
     x, y = linear_sum_assignment(np.where(np.isfinite(cosines), cosines, 0.0), maximize=True)
     want = {int(i): int(j) for i, j in zip(x, y, strict=True) if j != 3}
