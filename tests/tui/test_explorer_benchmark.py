@@ -23,6 +23,7 @@ GOOD = {
     "explorer": {
         "131072": {
             "mount_ms": 400,
+            "answered_ms": 410,
             "empty_mounts": [290, 300, 380],
             "cursor": WELL,
             "page": WELL,
@@ -52,6 +53,8 @@ def test_all_aims_met_is_said_and_drawn():
         (("held", "cursor_stands_after_ms"), 17.0, "held_ms 17"),
         (("held", "cursor_stands_after_ms"), None, "held_ms no answer"),
         (("mount_ms",), 501, "mount_ms 501"),
+        (("answered_ms",), 501, "answered_ms 501"),
+        (("answered_ms",), None, "answered_ms no answer"),
         (("anonymous_mb",), 81.0, "memory_mb 31"),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from rich.color import ColorSystem
 from rich.style import Style
+from textual.color import Color
+from textual.css.stylesheet import Stylesheet
 
 from tests.tui.place import Place, screen_text, settled, until
 from wbtui.address import Address
@@ -65,6 +67,26 @@ async def test_the_cursor_and_the_classes_show_without_colour(ready: Place, syst
 
 
 SHOTS = [(80, 24), (120, 40), (200, 50)]
+
+
+@pytest.mark.parametrize(("look", "ground"), [("dark", "#101419"), ("light", None), ("ansi", None)])
+async def test_the_style_sheet_is_made_once_and_follows_another_theme(
+    ready: Place, look: str, ground: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    again = Stylesheet.reparse
+    monkeypatch.setattr(Stylesheet, "reparse", lambda self: (made.append("again"), again(self))[1])
+    app = ready.app(ready.address("L1"), look=look)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        assert made == [], "a start parses no style twice"
+        first = app.screen.styles.background
+        assert first == Color.parse(app.theme_variables["background"])
+        assert ground is None or first == Color.parse(ground)
+        app.theme = "textual-light" if look != "light" else "textual-dark"
+        await pilot.pause()
+        assert made == ["again"]
+        assert app.screen.styles.background == Color.parse(app.theme_variables["background"]) != first
 
 
 @pytest.mark.parametrize("size", SHOTS, ids=[f"{w}x{h}" for w, h in SHOTS])

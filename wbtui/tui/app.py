@@ -122,6 +122,9 @@ class WbtuiApp(App[int]):
             self.theme = theme.name
         else:
             self.theme = "ansi-dark"  # the terminal's own colours, or with NO_COLOR none
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._styled_for: str | None = self.theme
+        """The theme whose colours the style sheet has from the first on; None once Textual has looked after it."""
         self.first_run = remember and not session_path().exists()
         self.desk = Desk(self._tell, make_client)
         self.keeper = Keeper(notes)
@@ -141,6 +144,12 @@ class WbtuiApp(App[int]):
         forget = getattr(self._driver, "forget", None)
         if forget is not None:
             forget()
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Textual's, but for its first time, which sets a theme anew that was there before anything had a style."""
+        known, self._styled_for = self._styled_for, None
+        if known != self.theme:
+            super().refresh_css(animate)
 
     def action_redraw(self) -> None:
         """Send every cell again, whatever the terminal is thought to show."""

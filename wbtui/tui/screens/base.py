@@ -38,6 +38,14 @@ class WbScreen(Screen[str]):
     WbScreen Input > .input--cursor { text-style: reverse; }
     """
 
+    _shown_before = False
+
+    def _on_screen_resume(self, event: events.ScreenResume) -> None:
+        """Textual's own comes after this; widgets that were just made have their styles, and need not be given them
+        again before they are drawn for the first time."""
+        event.refresh_styles = event.refresh_styles and self._shown_before
+        self._shown_before = True
+
     @property
     def wb(self) -> WbtuiApp:
         """The app, typed."""
