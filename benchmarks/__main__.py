@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.compare import PICTURE, compare, picture
 
 BENCHMARKS = {
-    "e1": ["--features", "256", "--repeat", "3"],
-    "attention": ["--shrink", "2", "--repeat", "3"],
+    "e1": ["--features", "256", "--repeat", "5"],
+    "attention": ["--shrink", "2", "--repeat", "5"],
     "peers": [],
     "exact": ["--features", "512"],
     "growth": [],
