@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -46,6 +47,12 @@ class Strings:
         return out[place].reshape(np.shape(ids))
 
 
+@lru_cache(maxsize=8)
+def _pairs(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both members of each of the pairs of ``k`` things."""
+    return np.triu_indices(k, 1)
+
+
 def levenshtein(ids: np.ndarray, norms: np.ndarray | Strings) -> np.ndarray:
     """Mean normalised Levenshtein similarity over the pairs of each row's tokens.
 
@@ -62,7 +69,7 @@ def levenshtein(ids: np.ndarray, norms: np.ndarray | Strings) -> np.ndarray:
     if k < 2 or n == 0:
         return np.full(n, np.nan)
     strings = norms[ids]
-    first, second = np.triu_indices(k, 1)
+    first, second = _pairs(k)
     a, b = strings[:, first].ravel().tolist(), strings[:, second].ravel().tolist()
     scores = cpdist(a, b, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
     # rapidfuzz calls two empty strings equal; one empty string scores 0 by the formula itself.
@@ -120,10 +127,11 @@ def mean_cosine_by_norms(rows: Array, positions: Array, centre: Array, norms: Ar
         rows = single(rows_at(rows, positions.reshape(-1)))
         positions = xp.arange(n * k).reshape(n, k)
     sums = xp.nn.functional.embedding_bag(positions, rows, per_sample_weights=weights, mode="sum")
-    total = double(sums) - double(weights).sum(1)[:, None] * centre
+    total, weight = double(sums), double(weights).sum(1)
+    square = lengths(total) ** 2 - 2 * weight * (total @ centre) + weight**2 * (centre @ centre)
     if flatten:
-        total -= total.mean(1)[:, None]
-    return ((total**2).sum(1) - double(own).sum(1)) / (k * (k - 1))
+        square -= rows.shape[1] * (total.mean(1) - weight * centre.mean()) ** 2
+    return (square - double(own).sum(1)) / (k * (k - 1))
 
 
 def _seen(rows: Array, positions: Array, centre: Array, flatten: bool) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from wbtui.analysis.either import Array, double, lengths, like, namespace, single
 
+_ROWS = 32
+"""Rows taken at once, whose fp64 copies stay in a core's cache."""
 VANISHED = 1e-6
 """A decoder row of which centring leaves less than this share writes nothing."""
 
@@ -32,7 +34,7 @@ def output_directions(d: Array, gain: Array | None, centre: bool, unembed: str) 
     for a in range(0, d.shape[0], 512):
         x = double(d[a : a + 512])
         norm, exponent = exponents(x)
-        x = xp.where(xp.isfinite(norm)[:, None], xp.ldexp(x, -exponent[:, None]), float("nan"))
+        x = xp.where(xp.isfinite(norm)[:, None], x * _power(exponent)[:, None], float("nan"))
         length = lengths(x)
         sizes[a : a + 512] = xp.where(length > 0, length, 1.0)
         if unembed == "folded":
@@ -52,10 +54,23 @@ def exponents(directions: Array) -> tuple[Array, Array]:
     return norm, xp.frexp(xp.where(xp.isfinite(norm), norm, 0.0))[1]
 
 
+def _power(exponent: Array) -> Array:
+    """``2 ** -exponent`` in fp64: exact for fp32 rows, as a product with it is, which takes a fraction of ``ldexp``."""
+    xp = namespace(exponent)
+    return xp.ldexp(xp.ones_like(exponent, dtype=xp.float64), -exponent)
+
+
 def scaled(block: Array) -> tuple[Array, Array, Array]:
     """Rows, each scaled by a power of two (exact), so that the reductions' fp32 powers neither over- nor underflow:
     ``[n, D]`` fp32 (absent rows zero), norms ``[n]`` fp64, the powers taken out ``[n]``."""
     xp = namespace(block)
-    norm, exponent = exponents(block)
-    good = xp.isfinite(norm) & (norm > 0)
-    return xp.where(good[:, None], single(xp.ldexp(double(block), -exponent[:, None])), 0.0), norm, exponent
+    out = xp.empty_like(block, dtype=xp.float32)
+    norm = xp.empty_like(block[:, 0], dtype=xp.float64)
+    exponent = xp.empty_like(block[:, 0], dtype=xp.int32)
+    for a in range(0, len(block), _ROWS):
+        rows = slice(a, a + _ROWS)
+        x = double(block[rows])
+        norm[rows], exponent[rows] = exponents(x)
+        good = xp.isfinite(norm[rows]) & (norm[rows] > 0)
+        out[rows] = xp.where(good[:, None], single(x * _power(exponent[rows])[:, None]), 0.0)
+    return out, norm, exponent
