@@ -31,9 +31,9 @@ def _rows(stored: Tensor, q: Tensor, dot: Tensor, length: Tensor, total: Tensor,
 
 
 def _columns(stored: Tensor, q: Tensor, dot: Tensor, square: Tensor, total: Tensor, near: int) -> None:
-    some = near if square.size(0) > 0 else 0
-    scratch = torch.empty([some, square.size(0)], dtype=torch.float32, device=q.device)
-    ones = torch.ones([some], dtype=torch.float32, device=q.device)
+    wide = square.size(0)
+    squares = torch.zeros([near if wide > 0 else 0, wide], dtype=torch.float32, device=q.device)
+    ones = torch.ones([near if total.size(0) > 0 else 0], dtype=torch.float32, device=q.device)
     for r in range(0, stored.size(0), near):
         part = stored[r : r + near].to(q.device, torch.float32)
         n = part.size(0)
@@ -41,11 +41,12 @@ def _columns(stored: Tensor, q: Tensor, dot: Tensor, square: Tensor, total: Tens
             dot[0].addmv_(part.t(), q[0, r : r + n])
         else:
             dot.addmm_(q[:, r : r + n], part)
-        if square.size(0) > 0:
-            torch.mul(part, part, out=scratch[:n])
-            square.addmv_(scratch[:n].t(), ones[:n])
+        if wide > 0:
+            squares[:n].addcmul_(part, part)
         if total.size(0) > 0:
             total.addmv_(part.t(), ones[:n])
+    if wide > 0:
+        square.add_(squares.sum(0))
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., Any]:

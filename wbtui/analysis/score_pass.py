@@ -32,8 +32,9 @@ WAVE = 16
 """Blocks of rows that are there at once, to be shared out among threads."""
 NEAR = 128
 """Rows that are gone through more than once, while they are in a core's cache."""
-CHUNK = 32
-"""Rows of a column-major dictionary's matrix that are gone through together, to stay in a core's cache."""
+CHUNK, FEW = 64, 16
+"""Rows of a column-major dictionary's matrix that are gone through together, to stay in a core's cache; the same where
+their squares are there beside them."""
 LONG = 4096
 """The same where they are gone through once, for one query."""
 PIECE = 4096
@@ -86,7 +87,7 @@ def score_rows(
         square = torch.zeros(wanted, dtype=torch.float32, device=q.device)
         total = torch.zeros(wanted if centre else 0, dtype=torch.float32, device=q.device)
         if x.stride(1) != 1 and len(x) > 1:
-            columns_piece(x.T, q, dot, square, total, CHUNK)
+            columns_piece(x.T, q, dot, square, total, FEW if wanted else CHUNK)
         else:
             rows_piece(x, q, dot, square, total, NEAR if wanted or len(q) > 1 else len(x))
             square.square_()
@@ -128,7 +129,7 @@ def score_columns(
     dots = torch.zeros((len(q), n), dtype=torch.float32, device=q.device)
     squares = torch.zeros(wanted, dtype=torch.float32, device=q.device)
     totals = torch.zeros(wanted if centre else 0, dtype=torch.float32, device=q.device)
-    near = LONG if not wanted and len(q) == 1 and matrix.dtype == torch.float32 else CHUNK
+    near = FEW if wanted else LONG if len(q) == 1 and matrix.dtype == torch.float32 else CHUNK
 
     def work(columns: tuple[int, int]) -> None:
         poll(stop)
@@ -199,15 +200,14 @@ class _Sample:
 def _finish(dots: Tensor, squares: Tensor, sample: list[_Part], centre: bool, lengths: Lengths | None) -> Scores:
     products = dots.double().cpu().numpy().T  # [F, K], a query's numbers side by side
     if lengths is None:
-        rows = torch.cat([part.rows for part in sample])
-        if centre:
-            rows -= rows.mean(1, keepdim=True)
         square = squares.double().cpu().numpy().clip(min=0.0)
         usable = np.isfinite(square) & (square > 0) & np.isfinite(products).all(1)
         if not usable.any():
             raise NoRows("a dictionary without a finite, non-zero row", "rows to score")
         trace = float(square[usable].mean())
-        lengths = Lengths(np.sqrt(square), usable, trace, _trace_of_square(rows, trace))
+        lengths = Lengths(
+            np.sqrt(square), usable, trace, _trace_of_square([part.rows for part in sample], trace, centre)
+        )
     usable, count = lengths.usable, int(lengths.usable.sum())
     taken = max(sum(part.taken for part in sample), 1)
     back = torch.stack([part.back for part in sample]).sum(0) / taken  # [K, D]
@@ -225,18 +225,23 @@ def _finish(dots: Tensor, squares: Tensor, sample: list[_Part], centre: bool, le
     return Scores(products, lengths, a, b, along)
 
 
-def _trace_of_square(rows: Tensor, trace: float) -> float:
+def _trace_of_square(parts: list[Tensor], trace: float, centre: bool) -> float:
     """``tr C^2`` as the mean square product of different rows of a sample (a U-statistic); of many rows each is taken
     with those of the next group alone."""
-    n = len(rows)
+    groups = [group for part in parts for group in part.split(GRAM) if len(group)]
+    n = sum(len(group) for group in groups)
     if n < 2:
         return trace**2
-    groups = rows.split(GRAM)
     if len(groups) < 3:
-        gram = (rows @ rows.T).double().square_()
-        mean = float(gram.sum() - gram.diagonal().sum()) / (n * (n - 1))
-    else:
-        pairs = zip(groups, (*groups[1:], groups[0]), strict=True)
-        found = [(float((a @ b.T).double().square_().sum()), len(a) * len(b)) for a, b in pairs]
-        mean = sum(square for square, _ in found) / sum(count for _, count in found)
-    return max(mean, trace**2 / rows.shape[1])
+        groups = [torch.cat(groups)]
+    if centre:
+        groups = [group - group.mean(1, keepdim=True) for group in groups]
+
+    def both(pair: tuple[Tensor, Tensor]) -> float:
+        gram = (pair[0] @ pair[1].T).double().square_()
+        return float(gram.sum() if len(groups) > 1 else gram.sum() - gram.diagonal().sum())
+
+    pairs = list(zip(groups, (*groups[1:], groups[0]), strict=True))
+    total = sum(_share(both, pairs, n * groups[0].numel(), groups[0]))
+    count = sum(len(a) * len(b) for a, b in pairs) - (n if len(groups) == 1 else 0)
+    return max(total / count, trace**2 / groups[0].shape[1])

@@ -24,6 +24,7 @@ from wbtui.analysis.tokens import output_directions, reduce_tile, score_tile
 from wbtui.catalog.models import find_model
 from wbtui.catalog.saes import SaeInfo, find_sae, list_saes
 from wbtui.catalog.stream import identity, is_parallel, label, one_per_hook, writes_at
+from wbtui.compute.lengths import place, remember, remembered
 from wbtui.compute.weights import _RESIDENT, Weights
 from wbtui.errors import UsageError, WeightsError, WorkError
 from wbtui.features.vocabulary import Vocabulary
@@ -65,6 +66,7 @@ class Question:
         self.centre: bool = self.weights.output.centre
         self._sources: dict[tuple[str, str], SaeSource] = {}
         self._buffer = TileBuffer(self.device)
+        self._fresh: dict[Path, tuple[Lengths, SaeInfo]] = {}
 
     @property
     def definition(self) -> Any:
@@ -127,7 +129,13 @@ class Question:
         """Every row of an SAE's side against queries ``[K, D]``, in one read of its weights."""
         source, queries = self.source(sae), queries.to(self.device)
         key = ("lengths", identity(sae), _stamps(sae), self.weights.spec.model["path"], side, centre, str(self.device))
-        kept: list[Lengths] = _RESIDENT.get(key, list, lambda _: sae.d_sae * 9)  # filled below, by the first question
+        where = place(self.cache, sae, side, centre, self.weights.spec.identity.get("model"))
+
+        def known() -> list[Lengths]:
+            found = remembered(where, source.n)
+            return [] if found is None else [found]
+
+        kept: list[Lengths] = _RESIDENT.get(key, known, lambda _: sae.d_sae * 9)  # filled below, by the first question
         lengths = kept[0] if kept else None
         columns = source.columns(side)
         try:
@@ -143,7 +151,9 @@ class Question:
                 "rows to score",
                 "copy or download the file again",
             ) from None
-        kept[:] = [scores.lengths]
+        if lengths is None:
+            kept[:] = [scores.lengths]
+            self._fresh[where] = scores.lengths, sae
         return scores
 
     def feature_row(self, sae: SaeInfo, feature: int, side: str = "writes") -> Tensor:
@@ -171,6 +181,12 @@ class Question:
         from wbtui.address import Address
 
         return str(Address(self.model.name, sae.name, feature))
+
+    def close(self) -> None:
+        """Have what later questions need written down."""
+        if self._fresh:
+            remember(self._fresh)
+            self._fresh = {}
 
     def place(self, sae: SaeInfo) -> dict[str, Any]:
         """An SAE in an answer."""
@@ -284,7 +300,10 @@ def compute_ask(
     if what not in answers:
         raise WorkError(f"question {what!r}", "one of " + ", ".join(answers))
     question = Question(request, device, stop, progress)
-    answer = answers[what](question)
+    try:
+        answer = answers[what](question)
+    finally:
+        question.close()
     answer["unmasked"] = question.weights.unmasked
     if progress is not None:
         progress(1.0)

@@ -23,7 +23,7 @@ from wbtui.tensorfile import TensorEntry, read_header
 
 _CHUNK = 1 << 20
 _THREADS = 4
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 """A file changed this recently is not remembered: a second change within one tick of its clock would go unseen."""
 _remembering = threading.Lock()
 
@@ -166,7 +166,7 @@ def _remembered(path: Path, identity: dict[str, int], memo_dir: Path | None) -> 
 
 
 def _remember(path: Path, identity: dict[str, int], tensors: dict[str, list[Any]], memo_dir: Path | None) -> None:
-    if memo_dir is None or time.time_ns() - identity["mtime_ns"] < _SETTLED_NS:
+    if memo_dir is None or time.time_ns() - identity["mtime_ns"] < SETTLED_NS:
         return
     memo = {"path": str(path), "identity": identity, "tensors": tensors}
     try:
