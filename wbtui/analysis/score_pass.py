@@ -98,13 +98,15 @@ def score_rows(
         return dot, square, sample.part(x.to(device=q.device, dtype=torch.float32), dot, before)
 
     source = iter(blocks())
-    while wave := list(itertools.islice(source, WAVE)):
-        found += _share(work, [(block, sample.next(len(block))) for block in wave], wave[0].numel() * len(wave), q)
-    if not found:
-        raise UsageError("a dictionary without rows", "at least one feature")
-    squares = torch.cat([square for _, square, _ in found])
-    parts = [part for _, _, part in found if part is not None]
-    return _finish(torch.cat([dot for dot, _, _ in found], dim=1), squares, parts, centre, lengths)
+    with one_thread():
+        while wave := list(itertools.islice(source, WAVE)):
+            some = [(block, sample.next(len(block))) for block in wave]
+            found += _share(work, some, wave[0].numel() * len(wave), q)
+        if not found:
+            raise UsageError("a dictionary without rows", "at least one feature")
+        squares = torch.cat([square for _, square, _ in found])
+        parts = [part for _, _, part in found if part is not None]
+        return _finish(torch.cat([dot for dot, _, _ in found], dim=1), squares, parts, centre, lengths)
 
 
 def score_columns(
@@ -151,7 +153,7 @@ def score_columns(
             squares -= totals.square_() / width
         starts = [(a, first) for a in range(0, n, COLUMNS) if (first := sample.next(min(COLUMNS, n - a))) is not None]
         parts = _share(sampled, starts, len(starts) * COLUMNS * width, q)
-    return _finish(dots, squares, parts, centre, lengths)
+        return _finish(dots, squares, parts, centre, lengths)
 
 
 def _share(work: Callable[[T], R], items: list[T], elements: int, q: Tensor) -> list[R]:
@@ -188,16 +190,23 @@ class _Sample:
     def part(self, x: Tensor, dot: Tensor, before: int) -> _Part:
         """What a block of rows ``[n, D]`` gives, with its products ``[K, n]`` with the queries."""
         few = slice(-before % self._step, None, self._step)
-        # kept in the order in which it is stored: to gather single columns costs more than all else here
-        rows = x.T[:, few].clone(memory_format=torch.contiguous_format).T if x.stride(1) != 1 else x[few].clone()
         fine = torch.isfinite(dot).all(0)
-        if not bool(fine.all()):
-            rows, x, dot = rows[fine[few]], x[fine], dot[:, fine]
-        back = torch.mv(x.T, dot[0])[None] if len(dot) == 1 else dot @ x
-        return _Part(back.double(), rows, int((dot != 0).any(0).sum()))
+        all_fine = bool(fine.all())
+        own, some = (x, dot) if all_fine else (x[fine], dot[:, fine])
+        back = torch.mv(own.T, some[0])[None] if len(dot) == 1 else some @ own
+        if x.stride(1) != 1:  # columns side by side: to gather single ones costs more than all else here
+            few = slice(len(range(*few.indices(len(x)))))
+            rows = x.T[:, few].clone(memory_format=torch.contiguous_format).T
+        else:
+            rows = x[few].clone()
+        if not all_fine:
+            rows = rows[fine[few]]
+        return _Part(back.double(), rows, int((dot[:, fine] != 0).any(0).sum()))
 
 
 def _finish(dots: Tensor, squares: Tensor, sample: list[_Part], centre: bool, lengths: Lengths | None) -> Scores:
+    """What the parts come to, on one thread: where the machine is shared a team of them waits for its last longer than
+    this takes."""
     products = dots.double().cpu().numpy().T  # [F, K], a query's numbers side by side
     if lengths is None:
         square = squares.double().cpu().numpy().clip(min=0.0)
