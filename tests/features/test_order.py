@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.features import make
 from wbtui.errors import UsageError
-from wbtui.features import derived
+from wbtui.features import classes, derived
 from wbtui.features import order as orders
 from wbtui.features.order import order, sort_keys
 from wbtui.features.query import parse
@@ -181,3 +181,19 @@ def test_feature_numbers_take_no_memory_once_they_were_filtered_and_sorted_by():
     assert table.known("id").all() and table.known("id").strides == (0,)
     with pytest.raises(UsageError):
         table.at("id", 90)
+
+
+def test_the_first_order_is_the_same_whatever_the_block(monkeypatch):
+    table = make.table(n=90, bad=(5, 50))
+    whole, first = order(table, [("first_view", True)]), table.column("first_view")
+    assert np.isnan(first).any() and len(set(first[~np.isnan(first)].tolist())) > 50
+    monkeypatch.setattr(classes, "_BLOCK", 7)
+    monkeypatch.setattr(orders, "BLOCK", 8)
+    again = make.table(n=90, bad=(5, 50))
+    assert np.array_equal(again.column("first_view"), first, equal_nan=True)
+    assert order(again, [("first_view", True)]).tolist() == whole.tolist()
+    keys = [first, np.arange(90, dtype=np.uint32) % 3, table.column("writes.z_max")]
+    monkeypatch.undo()
+    want = sort_keys(keys, 90).tolist()
+    monkeypatch.setattr(orders, "BLOCK", 8)
+    assert sort_keys(keys, 90).tolist() == want

@@ -135,14 +135,16 @@ def evidence(read: Read, units: tuple[SideStats, ...]) -> np.ndarray:
 
 def first_view(read: Read, units: tuple[SideStats, ...]) -> np.ndarray:
     """``z_10`` in null units (the smaller over kinds) times ``word_share``: float32 [n], the order of a first visit."""
-    z_10, best = read("z_10").astype(np.float64), None
-    for stats in units:
-        spread = stats.p99["z_10"] - stats.median["z_10"]
-        value = (z_10 - stats.median["z_10"]) / spread if spread > 0 else np.full(len(z_10), np.nan)
-        best = value if best is None else np.fmin(best, value)
-    if best is None:
-        return np.full(len(z_10), np.nan, np.float32)
-    return (best * read("word_share")).astype(np.float32)
+    all_z, share = read("z_10"), read("word_share")
+    out = np.full(len(all_z), np.nan, np.float32)
+    for start in range(0, len(all_z) if units else 0, _BLOCK):  # a block of float64 stays in cache
+        z_10, best = all_z[start : start + _BLOCK].astype(np.float64), None
+        for stats in units:
+            spread = stats.p99["z_10"] - stats.median["z_10"]
+            value = (z_10 - stats.median["z_10"]) / spread if spread > 0 else np.full(len(z_10), np.nan)
+            best = value if best is None else np.fmin(best, value)
+        out[start : start + _BLOCK] = best * share[start : start + _BLOCK]
+    return out
 
 
 def same_top(writes_top: np.ndarray, reads_top: np.ndarray) -> np.ndarray:

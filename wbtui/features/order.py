@@ -109,11 +109,17 @@ def sort_keys(keys: Sequence[np.ndarray], n: int) -> np.ndarray:
         bits = int(place.max(initial=0)).bit_length()
         if packed is not None and used + bits > 64:
             out, packed, used = _sorted(packed, below, out), None, below
+        fresh = packed is None
         if packed is None:
-            packed = np.arange(n, dtype=np.uint64)
-        wide = (place if out is None else gathered(place, out)).astype(np.uint64)
-        wide <<= np.uint64(used)
-        packed |= wide
+            packed = np.empty(n, dtype=np.uint64)
+        rows = place if out is None else gathered(place, out)
+        for start in range(0, n, BLOCK):  # of 8 bytes a row nothing is made but what is sorted
+            part = packed[start : start + BLOCK]
+            if fresh:
+                part[:] = np.arange(start, start + len(part), dtype=np.uint64)
+            wide = rows[start : start + BLOCK].astype(np.uint64)
+            wide <<= np.uint64(used)
+            part |= wide
         used += bits
     return np.arange(n, dtype=np.int32) if packed is None else _sorted(packed, below, out)
 
@@ -121,8 +127,10 @@ def sort_keys(keys: Sequence[np.ndarray], n: int) -> np.ndarray:
 def _sorted(packed: np.ndarray, below: int, before: np.ndarray | None) -> np.ndarray:
     """The positions in the lowest ``below`` bits, in order; ``before`` is what they are positions in."""
     packed.sort()
-    packed &= np.uint64((1 << below) - 1)
-    at = packed.astype(np.int32)
+    at = np.empty(len(packed), dtype=np.int32)
+    mask = np.uint64((1 << below) - 1)
+    for start in range(0, len(packed), BLOCK):
+        at[start : start + BLOCK] = packed[start : start + BLOCK] & mask
     return at if before is None else gathered(before, at)
 
 
