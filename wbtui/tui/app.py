@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
@@ -21,6 +20,7 @@ from wbtui.definitions import TokensDefinition
 from wbtui.notes.store import NoteStore
 from wbtui.tui import hangup, keymap
 from wbtui.tui import messages as say
+from wbtui.tui.ahead import InOrder
 from wbtui.tui.data import Early, save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.direct import Direct
@@ -59,7 +59,7 @@ def _places() -> Any:
     return Places
 
 
-class WbtuiApp(App[int]):
+class WbtuiApp(InOrder):
     """wbtui in a terminal.
 
     Args:

@@ -10,6 +10,7 @@ scrolling, a widget that another one covers or that is clipped, a colour system 
 
 from __future__ import annotations
 
+import sys
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from textual.color import Color
 from textual.filter import ANSIToTruecolor, LineFilter, Monochrome, NoColor
 from textual.geometry import Region
 from textual.strip import Strip
-from textual.widgets import Input
 
 from wbtui.tui.cells import Style, cells_of
 from wbtui.tui.plain import Guard
@@ -192,11 +192,13 @@ def uncovered(visible: dict[Widget, tuple[Region, Region]]) -> Places:
     Args:
         visible: region and clip of every widget, front to back.
     """
+    loaded = sys.modules.get("textual.widgets._input")  # where it is not, no entry can be on screen
+    kinds = (Drawn, loaded.Input) if loaded is not None else (Drawn,)
     out: Places = {}
     before: list[Region] = []
     for widget, (region, clip) in visible.items():
         whole = clip.contains_region(region) and not any(region.overlaps(other) for other in before)
-        if whole and isinstance(widget, (Drawn, Input)) and not widget._nodes:
+        if whole and isinstance(widget, kinds) and not widget._nodes:
             out[widget] = region
         before.append(region)
     return out

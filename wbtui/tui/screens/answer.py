@@ -373,7 +373,7 @@ class AnswerScreen(AnswerKeep, WbScreen):
         with entry.prevent(Input.Changed):
             entry.value = text
         entry.cursor_position = len(text)
-        entry.focus()
+        self.set_focus(entry)  # at once: keys that were typed ahead are its
 
     def _close_bar(self) -> None:
         self.typing = ""

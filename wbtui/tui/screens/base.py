@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual import events
 from textual.app import ComposeResult
 from textual.screen import Screen
-from textual.widgets import Input
 
 from wbtui.tui.draw.frame import keys_line, too_small
 from wbtui.tui.state import MIN_HEIGHT, MIN_WIDTH
@@ -74,8 +73,8 @@ class WbScreen(Screen[str]):
     def on_resize(self, event: events.Resize) -> None:
         """Fit, or say that it does not."""
         self.set_class(self.small, "-small")
-        for entry in self.query(Input):
-            entry.cursor_blink = False  # twice a second is traffic that a slow line feels, for nothing
+        for entry in self.query("Input"):
+            entry.cursor_blink = False  # type: ignore[attr-defined]  # twice a second is traffic that a slow line feels, for nothing
         width, height = self.app.size
         if self.small:
             self.query_one("#small", Lines).set_lines(too_small(width, height))

@@ -12,7 +12,6 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.timer import Timer
-from textual.widgets import Input
 
 from wbtui.address import Address
 from wbtui.catalog.neuronpedia import page_for
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from textual.binding import BindingType
+    from textual.widget import AwaitMount
 
 CARD_EVERY = 0.05
 """Seconds between two cards while keys come fast; a slow line would else fall behind the cursor."""
@@ -49,6 +49,8 @@ AHEAD_REST = 0.03
 """Seconds of rest before the next cards are made ahead."""
 HELD = 0.25
 """Seconds that the first picture may wait for its rows: an empty one before it is drawn for nothing."""
+BAR_REST = 0.3
+"""Seconds after the first picture at which the filter bar is made, where no key asked for it before."""
 HINT_REST = 0.15
 """Seconds without another keystroke after which it is looked up why nothing matches."""
 NO_ROWS = st.Rows(np.zeros(0, dtype=np.int64), 0)
@@ -114,6 +116,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Cards made before they are asked for; gone at whatever may change a card beside the cursor."""
         self._ahead_timer: Timer | None = None
         self._card_timer: Timer | None = None
+        self._bar: AwaitMount | None = None
         self._refresh_timer: Timer | None = None
 
     # Layout ---------------------------------------------------------------------------------------------------------
@@ -122,10 +125,6 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Head, table and card, last line."""
         yield Lines(id="crumb")
         yield Lines(id="status")
-        with Horizontal(id="bar"):
-            yield Lines(id="prompt")
-            yield Input(id="entry", select_on_focus=False)
-            yield Lines(id="answer")
         yield Lines(id="rule")
         with Container(id="body"):
             with Vertical(id="left"):
@@ -134,6 +133,17 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             yield Card(id="card")
         if self.wb.first_run:
             yield Card(id="intro")
+
+    def bar(self) -> AwaitMount:
+        """The line that takes text, made at the first asking; to be awaited before it is used."""
+        if self._bar is None:
+            from textual.widgets import Input
+
+            entry = Input(id="entry", select_on_focus=False)
+            entry.cursor_blink = False
+            line = Horizontal(Lines(id="prompt"), entry, Lines(id="answer"), id="bar")
+            self._bar = self.mount(line, after="#status")
+        return self._bar
 
     def tail(self) -> ComposeResult:
         """The last line."""
@@ -284,6 +294,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     def _after_first_picture(self) -> None:
         if self.opened is None:
             return
+        self.set_timer(BAR_REST, self.bar)
         self.make_background()
         self.look_for_heads()
         self.look_for_near()

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from textual.widgets import Input
-
 from wbtui.address import Address, parse_address
 from wbtui.catalog.neuronpedia import NotHere, address_of, is_page, page_for
 from wbtui.errors import UsageError, WbtuiError
@@ -18,6 +16,8 @@ from wbtui.tui.draw.line import Line, cut
 from wbtui.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
+    from textual.widgets import Input
+
     from wbtui.tui.data import Opened
     from wbtui.tui.screens.main import MainScreen
 
@@ -119,17 +119,20 @@ class MainActions:
 
     # Filter and jump bar --------------------------------------------------------------------------------------------
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Open the filter bar."""
-        self.open_bar("filter", " / ", self.me.view.filter)
+        await self.open_bar("filter", " / ", self.me.view.filter)
 
-    def action_jump(self) -> None:
+    async def action_jump(self) -> None:
         """Open the jump bar."""
-        self.open_bar("jump", " : ", "")
+        await self.open_bar("jump", " : ", "")
 
-    def open_bar(self, kind: str, prompt: str, text: str) -> None:
-        """The line under the head takes text."""
+    async def open_bar(self, kind: str, prompt: str, text: str) -> None:
+        """The line under the head takes text; keys that come before it stands wait for it."""
+        from textual.widgets import Input
+
         me = self.me
+        await me.bar()
         if me.view.page == "card" and kind != "tag":
             me.set_view(replace(me.view, page="main", focus="table", card_top=0))
         me.typing = kind
@@ -149,7 +152,7 @@ class MainActions:
             else "todo people …"
         )
         entry.cursor_position = len(text)
-        entry.focus()
+        me.set_focus(entry)  # at once: keys that were typed ahead are its
         me.draw_frame()
 
     def answer(self, line: Line) -> None:

@@ -23,10 +23,10 @@ class MainAsk:
     def _main(self) -> MainScreen:
         return cast("MainScreen", self)
 
-    def action_ask(self) -> None:
+    async def action_ask(self) -> None:
         """The find bar."""
         if self._main.opened is not None:
-            self._main.open_bar("ask", " ? ", self.last_question)
+            await self._main.open_bar("ask", " ? ", self.last_question)
 
     def submit_question(self, text: str) -> None:
         """Enter in a bar with a question."""

@@ -81,14 +81,14 @@ class MainKeep:
 
     # Tags -----------------------------------------------------------------------------------------------------------
 
-    def action_tag(self) -> None:
+    async def action_tag(self) -> None:
         """Open the bar with the feature's tags; with a range open, tags for all of it."""
         me = self.me
         if me.opened is None or not 0 <= me.view.cursor < me.opened.table.n:
             return
         kept = me.opened.table.kept
         own = "" if me.view.anchor is not None else " ".join(kept.tags.get(me.view.cursor, ()))
-        me.open_bar("tag", " # ", own + (" " if own else ""))
+        await me.open_bar("tag", " # ", own + (" " if own else ""))
         counts = " ".join(f"{tag} {count}" for tag, count in list(kept.counts().items())[:4])
         me.answer(cut([((counts or "words, as many as you like"), "dim")], 28))
 
