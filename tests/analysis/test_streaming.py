@@ -116,6 +116,25 @@ def test_entropy_of_a_saturated_row_is_finite():
     assert float(partition[0]) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_exponents_below_what_fp32_holds_in_full_are_never_taken(monkeypatch, known):
+    """A feature that is one token's direction has the rest of the vocabulary a hundred powers of e down, where a CPU is
+    twenty times slower: they are raised to where it is not, which no sum shows."""
+    x = torch.randn((32, 5000), generator=torch.Generator().manual_seed(0))
+    x[:16, 3] = 60.0
+    lowest, real = [], streaming.power
+    monkeypatch.setattr(streaming, "power", lambda y, out: lowest.append(float(y.min())) or real(y, out=out))
+    rates = [(x.amax(1), torch.full((32,), 2.0).double()), (x.amin(1), torch.full((32,), -2.0).double())]
+    span = (x.amax(1) - x.amin(1)).double() if known else None
+    found = streaming.softmax_entropies(x, rates, TileBuffer(), span=span)
+    assert min(lowest) >= streaming.DEEPEST
+    for (entropy, partition), (peak, rate) in zip(found, rates, strict=True):
+        y = (x.double() - peak[:, None]) * rate[:, None]
+        p = y.softmax(1)
+        np.testing.assert_allclose(partition, y.exp().sum(1), rtol=1e-6)
+        np.testing.assert_allclose(entropy, -(p * y.log_softmax(1)).sum(1), rtol=1e-6, atol=1e-9)
+
+
 def test_cancelled_within_one_slice():
     """GIVEN a stop flag that goes up during the second slice THEN the third one is never computed."""
     width = streaming.SLICE

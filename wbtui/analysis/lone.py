@@ -259,7 +259,10 @@ class LoneTile:
     def more(self, row: int, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
         return _best(self._kept, k, largest)
 
-    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def entropies(
+        self, signs: Sequence[tuple[np.ndarray, np.ndarray]], span: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        del span  # fp64 holds what lies that far down
         return [self._entropy(float(peak[0]), float(rate[0])) for peak, rate in signs]
 
     def _entropy(self, peak: float, rate: float) -> tuple[np.ndarray, np.ndarray]:

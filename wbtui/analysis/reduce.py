@@ -64,9 +64,11 @@ class Tile(Protocol):
     def more(self, row: int, k: int, *, largest: bool) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`best` of one row: ``[1, …]``."""
 
-    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def entropies(
+        self, signs: Sequence[tuple[np.ndarray, np.ndarray]], span: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each (peak, rate) ``[rows]``: entropy and partition sum of ``softmax(rate * (x - peak))`` over the kept
-        scores ``x``, fp64 ``[rows]``."""
+        scores ``x``, fp64 ``[rows]``; ``span`` is how far their largest and smallest lie apart."""
 
     def above(self, bar: np.ndarray, bar_id: np.ndarray) -> np.ndarray:
         """Masked tokens that would stand above a kept one of this score and id: ``[rows]``."""
@@ -148,7 +150,8 @@ def reduce(
     poll(stop)
     lists = [(+1.0, top)] if want == "pos" else [(+1.0, top), (-1.0, bottom)]
     wide = np.where(flat, np.inf, spread)
-    softmaxes = tile.entropies([(best[0][:, 0], sign * definition.kappa / wide) for sign, best in lists])
+    signs = [(best[0][:, 0], sign * definition.kappa / wide) for sign, best in lists]
+    softmaxes = tile.entropies(signs, highest - lowest)
     for (sign, best), softmax in zip(lists, softmaxes, strict=True):
         shape = _shape(tile, side, best, softmax, mean, spread, sign, stop)
         out |= shape if sign > 0 else {f"against.{name}": column for name, column in shape.items()}

@@ -25,7 +25,7 @@ from torch import Tensor
 from wbtui.analysis.either import Stop as Stop
 from wbtui.analysis.either import poll as poll
 from wbtui.analysis.pool import spread
-from wbtui.analysis.power import UNIT, power
+from wbtui.analysis.power import DEEPEST, UNIT, power
 from wbtui.analysis.reduce import moments_of
 from wbtui.definitions import TILE_STEP
 
@@ -298,7 +298,12 @@ def _scratches(buffer: TileBuffer, chunks: Sequence[Tensor]) -> list[tuple[Tenso
 
 
 def softmax_entropies(
-    x: Tensor, signs: Sequence[tuple[Tensor, Tensor]], buffer: TileBuffer, *, stop: Stop | None = None
+    x: Tensor,
+    signs: Sequence[tuple[Tensor, Tensor]],
+    buffer: TileBuffer,
+    *,
+    span: Tensor | None = None,
+    stop: Stop | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Entropy and partition sum of ``softmax(rate * x)`` of each row, for one or several rates in one reading of ``x``.
 
@@ -307,6 +312,9 @@ def softmax_entropies(
         signs: for each rate: ``peak [t]`` fp32, the row's maximum (minimum where the rate is negative), so that
             exponents never exceed 0; and ``rate [t]`` fp64, kappa over the row's standard deviation; negative for the
             other sign.
+        span: ``[t]`` fp64, the rows' maximum less their minimum: where no exponent can lie below what fp32 holds in
+            full, none is looked for. Features near one token's direction have such exponents, and take several times
+            as long without being looked after.
 
     Returns:
         For each: entropy in nats and ``sum(exp(rate * (x - peak)))``, both fp64 ``[t]``. NaN rates give NaN.
@@ -315,12 +323,15 @@ def softmax_entropies(
     sums = torch.empty((len(signs), 2, len(chunks), len(x)), dtype=torch.float32, device=x.device)
     views = [(plain.unbind(0), by_exponent.unbind(0)) for plain, by_exponent in sums.unbind(0)]
     columns = [(peak[:, None], (rate / UNIT).float()[:, None]) for peak, rate in signs]
+    deep = [span is None or bool((span * rate.abs() > -DEEPEST * UNIT).any()) for _, rate in signs]
     scratch = _scratches(buffer, chunks)
     for j, chunk in enumerate(chunks):
         poll(stop)
         y, e = scratch[j]
-        for (peak, rate), (plain, by_exponent) in zip(columns, views, strict=True):
+        for (peak, rate), (plain, by_exponent), down in zip(columns, views, deep, strict=True):
             torch.sub(chunk, peak, out=y).mul_(rate)
+            if down:
+                y.clamp_(min=DEEPEST)
             torch.sum(power(y, out=e), dim=1, out=plain[j])
             torch.sum(e.mul_(y), dim=1, out=by_exponent[j])
     totals = sums.double().sum(2)

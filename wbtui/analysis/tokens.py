@@ -231,11 +231,14 @@ class TorchTile:
             self.rounded.settle(k, largest=largest, row=row)
         return _on_host(streaming.top_k(self._kept[row][None], k, largest=largest))
 
-    def entropies(self, signs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def entropies(
+        self, signs: Sequence[tuple[np.ndarray, np.ndarray]], span: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         found = streaming.softmax_entropies(
             self._kept,
             [(self._column(peak, torch.float32), self._column(rate, torch.float64)) for peak, rate in signs],
             self._buffer,
+            span=self._column(span, torch.float64),
             stop=self._stop,
         )
         return [(host(entropy[: self.rows]), host(partition[: self.rows])) for entropy, partition in found]
