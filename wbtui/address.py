@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from wbtui.errors import UsageError
 
 _FEATURE = re.compile(r"#([0-9]+)$", re.ASCII)
+SHOWN = 200
+"""Characters of what was typed that an error shows."""
 _LIKE = "an address like demo@L3#120 (MODEL[@SAE[#FEATURE]])"
 
 
@@ -48,7 +50,7 @@ def parse_address(text: str) -> Address:
         raise UsageError("an empty address", _LIKE)
     if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in whole) or "%00" in whole:
         do = "write them as % and two digits, as in %1b"
-        raise UsageError(f"address {whole!r} has control characters", _LIKE, do)
+        raise UsageError(f"address {_shown(whole)} has control characters", _LIKE, do)
     if "neuronpedia.org" in whole.casefold():
         from wbtui.catalog import neuronpedia  # the registry is read for this alone
 
@@ -63,20 +65,25 @@ def parse_address(text: str) -> Address:
         feature = int(match.group(1))
         rest = whole[: match.start()]
     elif whole.endswith("#"):
-        raise UsageError(f"address {whole!r} ends in '#'", "a feature number after '#'")
+        raise UsageError(f"address {_shown(whole)} ends in '#'", "a feature number after '#'")
     model, at, sae = rest.rpartition("@")
     if not at:
         model, sae = rest, ""
     if not model or (at and not sae):
-        raise UsageError(f"address {whole!r}: {'no SAE after @' if model else 'no model'}", _LIKE)
+        raise UsageError(f"address {_shown(whole)}: {'no SAE after @' if model else 'no model'}", _LIKE)
     if feature is not None and not at:
-        raise UsageError(f"address {whole!r}: a feature without an SAE", _LIKE, "name the SAE: MODEL@SAE#FEATURE")
+        raise UsageError(f"address {_shown(whole)}: a feature without an SAE", _LIKE, "name the SAE: MODEL@SAE#FEATURE")
     return Address(_unescape(model), _unescape(sae) if at else None, feature)
 
 
 def is_path(name: str) -> bool:
     """Whether a model or SAE name is a path rather than a short name or a Hub id."""
     return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+
+
+def _shown(text: str) -> str:
+    """What was typed; of what was pasted by mistake the beginning."""
+    return repr(text) if len(text) <= SHOWN else repr(text[:SHOWN]) + "…"
 
 
 def _escape(part: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +111,48 @@ def test_a_side_typed_behind_the_bars_own_counts(text: str, side: str) -> None:
     asked = parse(text)
     assert (asked.side, [w.text for w in asked.words]) == (side, ["London"])
     assert [w.text for w in parse('w:"r:London"').words] == ["r:London"]
+
+
+PIECES = (
+    "w:", "r:", "dir:", "like:", "W:", " ", "  ", "\t", "\n", "{", "}", ",", "+", "-", '"', '\\"', "\\", "\\n", "\\x",
+    "@", "#", "#12", "demo@L3#7", ":", "London", "Paris", " he", "phys", "a,b", "v.npy", "p.safetensors", ":x",
+    "@L3.resid_post", "@L99.nowhere", "\x00", "\x1b[31m", "\u202e", "é", "e\u0301", "\U0001f600", "\ud800", "%40", "/",
+    "..", "~", "0", "9" * 30,
+)  # fmt: skip
+
+
+def one_line(error: UsageError, text: str) -> None:
+    line = error.line()
+    assert "\n" not in line and "\x1b" not in line and len(line) < 800, (text, line)
+    assert error.found and error.expected, text
+
+
+def test_ten_thousand_texts_are_read_or_refused_in_one_line() -> None:
+    """Pieces of the language and of what breaks languages, in any order: an answer or one line, and soon."""
+    draw = random.Random(0)
+    read = refused = spelled = 0
+    began = time.process_time()
+    for _ in range(10_000):
+        text = draw.choice(PIECES[:5]) + "".join(draw.choices(PIECES, k=draw.randrange(12)))
+        if draw.random() < 0.02:
+            text *= draw.randrange(2, 400)
+        try:
+            asked = parse(text)
+        except UsageError as error:
+            refused += 1
+            one_line(error, text)
+            continue
+        read += 1
+        assert is_asked(text), text
+        assert parse(asked.text) == asked, text
+        if asked.kind == "tokens":
+            assert asked.words and all(word.text for word in asked.words), text
+            try:
+                found = tokens_of(asked, VOCAB)
+            except UsageError as error:
+                one_line(error, text)
+            else:
+                spelled += 1
+                assert all(word.ids for word in found), text
+    assert read > 1000 and refused > 3000 and spelled > 50, (read, refused, spelled)
+    assert time.process_time() - began < 20

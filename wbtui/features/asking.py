@@ -89,7 +89,7 @@ def parse(text: str) -> Asked:
         address = parse_address(rest)
         if address.feature is None:
             raise UsageError(
-                f"like:{rest}", "a feature's address, MODEL@SAE#FEATURE", "put the feature's number behind #"
+                f"like:{rest[:80]}", "a feature's address, MODEL@SAE#FEATURE", "put the feature's number behind #"
             )
         return Asked(text, side, "like", address=address)
     if kind == "dir":
@@ -217,13 +217,19 @@ class Spelled:
         }  # fmt: skip
 
 
+LONG_WORD = 64
+"""Characters of a word that other tokens are held against; few tokens are longer."""
+
+
 class NoToken(UsageError):
     """A word that no single token spells; ``word`` is it."""
 
     def __init__(self, wanted: Wanted, split: str = "", offered: str = "") -> None:
         self.wanted = wanted
         kind = "token" if wanted.exact else "word"
-        found = f"no single token spells the {kind} {wanted.shown()!r}" + (f"; it splits into {split}" if split else "")
+        shown = wanted.shown()
+        shown = shown if len(shown) <= 80 else shown[:80] + "…"
+        found = f"no single token spells the {kind} {shown!r}" + (f"; it splits into {split}" if split else "")
         super().__init__(
             found,
             f"a {kind} of the model's vocabulary",
@@ -260,7 +266,7 @@ def near(vocab: Vocabulary, wanted: Wanted, count: int = 4) -> str:
     """What is offered instead: the word's other spellings, else single tokens that begin as it does."""
     ids = [int(i) for i in vocab.find(wanted.text)]
     bare = wanted.text.strip().casefold()
-    for length in range(len(bare), 2, -1):
+    for length in range(min(len(bare), LONG_WORD), 2, -1):  # what was pasted by mistake is of any length
         if len(ids) >= count:
             break
         hits = np.flatnonzero(vocab.matching(bare[:length]))
