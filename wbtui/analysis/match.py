@@ -26,8 +26,9 @@ TILE = 1024
 WIDTH = 2048
 """A tile's product of 1,024 × 2,048 numbers is 8 MB, reduced while it is still in the cache; larger ones are no faster
 to multiply, and take longer to stop."""
-GROUP = 64
-"""Rows or columns of a tile that share a maximum: the number of the largest is looked for in one group only."""
+GROUP, WIDE_GROUP = 64, 256
+"""Rows of a tile that share a maximum, and columns of it (numbers that lie side by side are compared faster where there
+are more of them): the number of the largest is looked for in one group only."""
 DRAWN = 4096
 """Rows at least that a random direction with a dictionary's covariance is made of."""
 SLICE = 512
@@ -113,9 +114,10 @@ def _better(best: Tensor, ids: Tensor, tile: Tensor, dim: int, first: int) -> No
     """Take what a tile has better: of rows (``dim`` 1) or of columns (0). Equal ones: the smallest number.
 
     Numbers are looked for only where something improved, and there in the one group that holds the largest: to carry
-    them along costs several times the maximum alone. A tile is cut at multiples of ``GROUP``, with -inf behind its end.
+    them along costs several times the maximum alone. A tile is cut at multiples of a group, with -inf behind.
     """
-    groups = tile.unflatten(dim, (-1, GROUP))
+    size = WIDE_GROUP if dim == 1 else GROUP
+    groups = tile.unflatten(dim, (-1, size))
     peaks = groups.amax(dim + 1)
     values = peaks.amax(dim)
     n = len(best)
@@ -125,7 +127,7 @@ def _better(best: Tensor, ids: Tensor, tile: Tensor, dim: int, first: int) -> No
         group = peaks.index_select(1 - dim, where).max(dim).indices
         inside = groups[where, group] if dim == 1 else groups[group, :, where]
         best[where] = values[where]
-        ids[where] = group * GROUP + inside.max(1).indices + first
+        ids[where] = group * size + inside.max(1).indices + first
 
 
 def mutual(
@@ -224,7 +226,7 @@ def _tile(
     def one(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
         poll(stop)
         here, width = slice(*bounds), bounds[1] - bounds[0]
-        scores = _scratch(buffer).get("cosines", len(part), _cut(width))
+        scores = _scratch(buffer).get("cosines", len(part), _cut(width, WIDE_GROUP))
         torch.mm(part, others[here].T, out=scores[:, :width])
         scores[n:] = -torch.inf
         scores[:, width:] = -torch.inf
@@ -242,9 +244,9 @@ def _tile(
         mine[0][better], mine[1][better] = values[better], ids[better]
 
 
-def _cut(n: int) -> int:
-    """The next multiple of ``GROUP``, which is one of ``TILE_STEP`` too: a product's digits then do not depend on n."""
-    return -(-n // GROUP) * GROUP
+def _cut(n: int, group: int = GROUP) -> int:
+    """The next multiple of a group, which is one of ``TILE_STEP`` too: a product's digits then do not depend on n."""
+    return -(-n // group) * group
 
 
 def _scratch(buffer: TileBuffer) -> TileBuffer:
