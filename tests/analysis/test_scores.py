@@ -15,7 +15,7 @@ from wbtui.analysis import scores as scores_module
 from wbtui.analysis.flow import FlowThresholds, best_of, flow_class, span
 from wbtui.analysis.nulls import directions
 from wbtui.analysis.score_pass import BACK, score_columns, score_rows
-from wbtui.analysis.scores import Law, Scores, best
+from wbtui.analysis.scores import LEAST_TAIL, Law, Scores, best
 from wbtui.errors import Cancelled, UsageError, WeightsError
 
 
@@ -70,6 +70,7 @@ def test_an_isotropic_tail_is_the_law_of_a_random_cosine() -> None:
     exact = stats.t.sf(s * np.sqrt((width - 1) / (1 - s * s)), width - 1)
     np.testing.assert_allclose(found.tail(s), exact, rtol=0.05)
     np.testing.assert_allclose(found.two_sided(-s), 2 * found.tail(s))
+    assert found.two_sided(np.array([0.999]))[0] == LEAST_TAIL  # shown as "less than", not as twice the least
 
 
 @pytest.mark.parametrize("power", [0.0, 0.6, 1.0])

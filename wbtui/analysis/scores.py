@@ -102,7 +102,8 @@ class Law:
 
     def two_sided(self, score: np.ndarray) -> np.ndarray:
         """The same for the size of the score, whichever its sign."""
-        return np.minimum(2 * self.tail(np.abs(score)), 1.0)
+        one = self.tail(np.abs(score))
+        return np.where(one <= LEAST_TAIL, LEAST_TAIL, np.minimum(2 * one, 1.0))  # what stands for less stays that
 
 
 @dataclass(frozen=True)
