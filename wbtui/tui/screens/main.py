@@ -327,7 +327,9 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         try:
             while ticket != self._ticket and self.opened is not None:
                 ticket, view = self._ticket, self.view
-                columns = st.shown_columns(view, self.table_view.outer_size.width)
+                if not (tables := self.query("#table")):  # the app ends; its widgets have gone before this
+                    return
+                columns = st.shown_columns(view, tables.first().outer_size.width)
                 arranged = await asyncio.to_thread(arrange, self.opened.table, view.filter, view.sort, columns)
                 self.post_message(say.RowsArranged(arranged, ticket))
         finally:
