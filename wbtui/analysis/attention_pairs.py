@@ -22,6 +22,8 @@ from wbtui.analysis.tokens import Progress
 
 TILE = 128
 TOP = 5
+AT_ONCE = 16
+"""Chunks that a thread goes through without looking whether it should stop: about ten milliseconds."""
 
 
 class ColumnSums:
@@ -160,13 +162,14 @@ def _reduce(
     stop: Stop | None,
 ) -> dict[str, Tensor]:
     """One tile of :func:`query_pass`: its queries ``[t, d]`` begin at row ``first``."""
-    t, m = tile.scores.shape
+    t, m = tile.rows, len(k_terms)
     rows = torch.nn.functional.pad(q * softmax.scale, (0, 0, 0, padded(t) - t))
-    for j in range(len(tile.bounds)):
+    count = len(tile.bounds)
+    for j in range(0, count, AT_ONCE) if tile.plain else ():
         poll(stop)
-        if tile.plain:
-            tile.at_once(j, rows)
-            continue
+        tile.at_once(j, min(j + AT_ONCE, count), rows)
+    for j in range(count) if not tile.plain else ():
+        poll(stop)
         tile.multiply(j, rows)
         if not partners:
             if softmax.biased:

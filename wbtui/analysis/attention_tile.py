@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wbtui.analysis.power import UNIT, power
+from wbtui.analysis.piece import plain_piece
+from wbtui.analysis.power import DEEPEST, UNIT, power
 from wbtui.analysis.streaming import CHUNK_DEVICE, TileBuffer, padded, slices
 
 GROUP = 128
@@ -97,7 +98,8 @@ class Tile:
     """A tile of ``t`` queries against all keys: memory and views made once, used for tile after tile.
 
     Attributes:
-        scores: ``[t, m]``; after :meth:`exponentiate` what the softmax sums.
+        rows: t.
+        scores: ``[t, m]``; after :meth:`exponentiate` what the softmax sums. Not there in a ``plain`` tile.
         sums, tops: ``[chunks, t]`` fp32: row sums of |scores| and row maxima.
         column_sums: ``[ceil(t / 128), m]`` fp32 within groups of 128 rows; column_tops: ``[m]``. With ``columns``.
     """
@@ -124,15 +126,20 @@ class Tile:
         self._softmax, self._columns, self._entropy, self._safe = softmax, columns, entropy, safe
         self._unit = softmax.natural / UNIT
         bounds = self.bounds = bounds_of(k)
-        held = wide(buffer, padded(t), m)
-        self.scores = held[:t]
-        self._keys = keys
-        self._held = [held[:, a:b] for a, b in bounds]
-        self._chunks = [self.scores[:, a:b] for a, b in bounds]
-        self._made = [buffer.get("scratch", padded(t), b - a) for a, b in bounds]
-        self._scratch = [x[:t] for x in self._made]
         self.plain = safe and not entropy and not softmax.biased and softmax.softcap is None
         """Nothing stands between scores and exponents, and nothing is sought in the scores: :meth:`at_once` does."""
+        self.rows = t
+        self._keys = keys
+        if self.plain:  # no row is read as a whole, and a chunk that lies in one piece is written and read faster
+            flat = buffer.get("scores", 1, padded(t) * m)[0]
+            self._chunks = [flat[padded(t) * a : padded(t) * b].view(padded(t), b - a)[:t] for a, b in bounds]
+        else:
+            held = wide(buffer, padded(t), m)
+            self.scores = held[:t]
+            self._held = [held[:, a:b] for a, b in bounds]
+            self._chunks = [self.scores[:, a:b] for a, b in bounds]
+        self._made = [buffer.get("scratch", padded(t), b - a) for a, b in bounds]
+        self._scratch = [x[:t] for x in self._made]
         self.sums, self.tops, self._below, self._z, self._weighted = torch.zeros((5, len(bounds), t), device=k.device)
         self._sum_rows, self._top_rows, self._z_rows = list(self.sums), list(self.tops), list(self._z)
         if columns:
@@ -152,15 +159,17 @@ class Tile:
         torch.abs(self._chunks[j], out=self._scratch[j])
         self._sizes(j)
 
-    def at_once(self, j: int, rows: Tensor) -> None:
-        """:meth:`multiply` and :meth:`exponentiate` where the tile is ``plain``: the scores stay in the scratch, and
-        only what the softmax sums is written to the tile."""
-        torch.mm(rows, self._keys[j], out=self._made[j])
-        x = self._scratch[j]
-        self._tops(j, x)
-        torch.sum(power(x, out=self._chunks[j]), dim=1, out=self._z_rows[j])
-        x.abs_()
-        self._sizes(j)
+    def at_once(self, first: int, last: int, rows: Tensor) -> None:
+        """:meth:`multiply` and :meth:`exponentiate` of chunks ``[first, last)`` where the tile is ``plain``: scores
+        stay in the scratch, and only what the softmax sums is written to the tile."""
+        mine = slice(first, last)
+        each = (self._keys, self._made, self._scratch, self._chunks, self._top_rows, self._z_rows, self._sum_rows)
+        groups: tuple[list[Tensor], ...] = ([], [], [], [], [])
+        if self._columns:
+            rest = [x[self._whole :] for x in self._scratch[mine]] if self._whole < self.rows else []
+            whole = self._scratch_groups[mine] if self._whole else []
+            groups = (self._column_tops[mine], whole, self._group_sums[mine], rest, self._rest_sums[mine])
+        plain_piece(rows, *(x[mine] for x in each), *groups)
 
     def _tops(self, j: int, scores: Tensor) -> None:
         torch.amax(scores, dim=1, out=self._top_rows[j])
@@ -193,11 +202,16 @@ class Tile:
             chunk.sub_(self._below[j][:, None])
         if not self._entropy:
             y = chunk if self._unit == 1 else chunk.mul_(self._unit)
-            torch.sum(power(y, out=chunk), dim=1, out=self._z_rows[j])
+            torch.sum(power(self._held_up(y), out=chunk), dim=1, out=self._z_rows[j])
             return
-        y = torch.mul(chunk, self._unit, out=self._scratch[j])
+        y = self._held_up(torch.mul(chunk, self._unit, out=self._scratch[j]))
         torch.sum(power(y, out=chunk), dim=1, out=self._z_rows[j])
         torch.sum(y.mul_(chunk), dim=1, out=self._weighted[j])
+
+    def _held_up(self, exponents: Tensor) -> Tensor:
+        """Raise, in place, what would cost a hundred times the time of others (flushed or not) to
+        :data:`~wbtui.analysis.power.DEEPEST`: 1e-38 beside the 1 of the peak."""
+        return exponents if self._safe else exponents.clamp_min_(DEEPEST)
 
     def _find_peak(self, j: int) -> None:
         below = self._below[j]
@@ -225,7 +239,8 @@ class Tile:
         """The attention that each key gets, ``[groups, m]`` fp32, of rows that weigh ``weights [t]`` fp64: the share
         that goes to keys over ``z``."""
         each = (self._factor * weights).float()
-        for j, (chunk, (a, b)) in enumerate(zip(self._chunks, self.bounds, strict=True)):
+        for j in reversed(range(len(self.bounds))):  # the last ones are still in the core's cache
+            chunk, (a, b) = self._chunks[j], self.bounds[j]
             for group, first in enumerate(range(0, len(chunk), GROUP)):
                 rows = slice(first, first + GROUP)
                 torch.mv(chunk[rows].T, each[j, rows], out=self.column_sums[group, a:b])

@@ -1,5 +1,5 @@
-"""What a thread does with one piece of a dictionary, as one call: many small operations, each on what fits a core's
-cache, none of which waits for the interpreter.
+"""What a thread does with one piece of a dictionary, or of a tile of scores, as one call: many small operations, each
+on what fits a core's cache, none of which waits for the interpreter.
 
 Operations of a fraction of a millisecond, called from two Python threads, spend as long waiting for each other's turn
 as working. Functions here are compiled by TorchScript where this torch has it: such a call leaves the interpreter
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from wbtui.analysis.power import BY_E
 
 
 def _rows(stored: Tensor, q: Tensor, dot: Tensor, length: Tensor, total: Tensor, near: int) -> None:
@@ -49,6 +51,41 @@ def _columns(stored: Tensor, q: Tensor, dot: Tensor, square: Tensor, total: Tens
         square.add_(squares.sum(0))
 
 
+def _plain(
+    by_e: bool,
+    rows: Tensor,
+    keys: list[Tensor],
+    made: list[Tensor],
+    scratch: list[Tensor],
+    chunks: list[Tensor],
+    tops: list[Tensor],
+    sums: list[Tensor],
+    sizes: list[Tensor],
+    column_tops: list[Tensor],
+    groups: list[Tensor],
+    group_sums: list[Tensor],
+    rest: list[Tensor],
+    rest_sums: list[Tensor],
+) -> None:
+    for j in range(len(keys)):
+        torch.mm(rows, keys[j], out=made[j])
+        x = scratch[j]
+        torch.amax(x, [1], out=tops[j])
+        if len(column_tops) > 0:
+            torch.amax(x, [0], out=column_tops[j])
+        if by_e:
+            torch.exp(x, out=chunks[j])
+        else:
+            torch.exp2(x, out=chunks[j])
+        torch.sum(chunks[j], [1], out=sums[j])
+        x.abs_()
+        torch.sum(x, [1], out=sizes[j])
+        if len(groups) > 0:
+            torch.sum(groups[j], [1], out=group_sums[j])
+        if len(rest) > 0:
+            torch.sum(rest[j], [0], True, out=rest_sums[j])
+
+
 def _compiled(function: Callable[..., None]) -> Callable[..., Any]:
     try:
         # not torch.jit.script, which warns its callers; the source is the same
@@ -58,7 +95,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., Any]:
         return function
 
 
-_ROWS, _COLUMNS = _compiled(_rows), _compiled(_columns)
+_ROWS, _COLUMNS, _PLAIN = _compiled(_rows), _compiled(_columns), _compiled(_plain)
 
 
 def rows_piece(stored: Tensor, q: Tensor, dot: Tensor, length: Tensor, total: Tensor, near: int) -> None:
@@ -85,3 +122,37 @@ def columns_piece(stored: Tensor, q: Tensor, dot: Tensor, square: Tensor, total:
     """
     with torch.jit.optimized_execution(False):
         _COLUMNS(stored, q, dot, square, total, near)
+
+
+def plain_piece(
+    rows: Tensor,
+    keys: list[Tensor],
+    made: list[Tensor],
+    scratch: list[Tensor],
+    chunks: list[Tensor],
+    tops: list[Tensor],
+    sums: list[Tensor],
+    sizes: list[Tensor],
+    column_tops: list[Tensor],
+    groups: list[Tensor],
+    group_sums: list[Tensor],
+    rest: list[Tensor],
+    rest_sums: list[Tensor],
+) -> None:
+    """Attention scores of some queries, chunk of keys by chunk, reduced on both sides; one entry a chunk throughout.
+
+    Args:
+        rows: ``[p, d]``, the t queries padded.
+        keys: ``[d, w]``.
+        made, scratch: ``[p, w]``, memory of the scores, and its first t rows; afterwards their sizes.
+        chunks: ``[t, w]``, written: :data:`~wbtui.analysis.power.power` of the scores.
+        tops, sums, sizes: ``[t]``, written: largest score, sum of the powers, sum of |scores| of each row.
+        column_tops: ``[w]``, written; empty: not wanted.
+        groups, group_sums: ``[g, h, w]``, scratch seen as groups of h rows, and the sums within each, ``[g, w]``;
+            empty: no group is whole.
+        rest, rest_sums: ``[r, w]`` and ``[1, w]``: the same of the rows behind the last whole group.
+    """
+    with torch.jit.optimized_execution(False):
+        _PLAIN(
+            BY_E, rows, keys, made, scratch, chunks, tops, sums, sizes, column_tops, groups, group_sums, rest, rest_sums
+        )
