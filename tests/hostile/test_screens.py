@@ -20,7 +20,7 @@ from wbtui import paths
 from wbtui.tui import keymap, screens
 from wbtui.tui.app import WbtuiApp
 from wbtui.tui.data import save_session
-from wbtui.tui.plain import Guard
+from wbtui.tui.filters import Guard
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.state import start
 

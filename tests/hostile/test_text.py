@@ -28,7 +28,8 @@ from wbtui.tui.draw.compare import Between, Half, compare_lines
 from wbtui.tui.draw.line import Line, cut, text_of
 from wbtui.tui.draw.page import page_lines
 from wbtui.tui.draw.rows import layout, row_line
-from wbtui.tui.plain import Guard, shown_text, use_ascii
+from wbtui.tui.filters import Guard
+from wbtui.tui.plain import shown_text, use_ascii
 
 NULLS = [make.null("isotropic", n=60), make.null("decoder_cov", n=60)]
 

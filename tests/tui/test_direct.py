@@ -24,7 +24,7 @@ from wbtui.tui.app import WbtuiApp
 from wbtui.tui.cells import PLAIN, cells_of
 from wbtui.tui.direct import Direct, strip_text, uncovered
 from wbtui.tui.draw.line import Line, to_cells, to_strip
-from wbtui.tui.plain import Guard
+from wbtui.tui.filters import Guard
 from wbtui.tui.slim import slim_driver
 from wbtui.tui.theme import BARS, PALETTES
 from wbtui.tui.widgets.lines import Lines

@@ -25,13 +25,15 @@ from wbtui.tui.data import Early, save_session, session_path
 from wbtui.tui.desk import ClientLike, Desk, service_client
 from wbtui.tui.direct import Direct
 from wbtui.tui.fetching import Downloads
+from wbtui.tui.filters import AsciiFilter, Guard
 from wbtui.tui.keeper import Keeper
 from wbtui.tui.pace import Pace, counted
-from wbtui.tui.plain import AsciiFilter, Guard, use_ascii
+from wbtui.tui.plain import use_ascii
 from wbtui.tui.screens.main import MainScreen
 from wbtui.tui.slim import erases, slim_driver
 from wbtui.tui.state import SortKey, View
-from wbtui.tui.theme import LIGHT_THEME, THEME, palette_name
+from wbtui.tui.theme import palette_name
+from wbtui.tui.themes import LIGHT_THEME, THEME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from wbtui.catalog.neuronpedia import NotHere
+    from wbtui.tui.first import First
 
 
 LOADED = 1.0
@@ -77,6 +80,7 @@ class WbtuiApp(InOrder):
         usual: the order and columns with which a table opens, where the user has some.
         line_kbit: kilobits a second that the way to the terminal carries; 0: no limit.
         early: the place that is being opened already.
+        first: the terminal, on which a picture may stand.
     """
 
     TITLE = "wbtui"
@@ -102,9 +106,13 @@ class WbtuiApp(InOrder):
         usual: tuple[tuple[SortKey, ...], tuple[str, ...]] = ((), ()),
         line_kbit: float = 0.0,
         early: Early | None = None,
+        first: First | None = None,
     ) -> None:
         self.pace = Pace(line_kbit)
         self.direct = Direct()
+        self._first = first
+        self.drawn_before = first is not None and first.standing
+        """Whether the first picture stands already."""
         super().__init__()
         self.set_keymap(keymap.use(user_keys or {}, ascii=ascii))
         self.address = address
@@ -144,6 +152,11 @@ class WbtuiApp(InOrder):
         forget = getattr(self._driver, "forget", None)
         if forget is not None:
             forget()
+
+    def let_keys_in(self) -> None:
+        """The first screen has what keys are meant for: they wait no longer."""
+        if self._first is not None:
+            self._first.let_in()
 
     def refresh_css(self, animate: bool = True) -> None:
         """Textual's, but for its first time, which sets a theme anew that was there before anything had a style."""
@@ -204,7 +217,9 @@ class WbtuiApp(InOrder):
         """Textual's own, that outlives its terminal, counts what it writes and sends only what changes."""
         own = super().get_driver_class()
         driver = counted(hangup.outliving(own), self.pace)
-        return slim_driver(driver, erase=self.pace.limited and erases()) if own.__name__ == "LinuxDriver" else driver
+        if own.__name__ != "LinuxDriver":
+            return driver
+        return slim_driver(driver, erase=self.pace.limited and erases(), first=self._first)
 
     @property
     def main(self) -> MainScreen | None:

@@ -96,18 +96,25 @@ class Early:
     ) -> None:
         self.address = address
         self._opened: Opened | None = None
+        self._arranged: Arranged | None = None
         self._error: Exception | None = None
 
         def work() -> None:
             try:
                 opened = open_address(address, cache, definition)
-                arrange(opened.table, filter, sort)  # the table remembers what it took
+                self._arranged = arrange(opened.table, filter, sort)  # the table remembers what it took
                 self._opened = opened
             except Exception as error:
                 self._error = error
 
         self._thread = threading.Thread(target=work, name="wbtui-early", daemon=True)
         self._thread.start()
+
+    def ready(self, within: float) -> tuple[Opened, Arranged] | None:
+        """The place and its first rows; None where they are not there within so many seconds, or cannot be had."""
+        self._thread.join(within)
+        opened, arranged = self._opened, self._arranged
+        return (opened, arranged) if opened is not None and arranged is not None else None
 
     def result(self) -> Opened:
         """The place, once it is there.

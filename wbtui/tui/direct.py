@@ -22,7 +22,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from wbtui.tui.cells import Style, cells_of
-from wbtui.tui.plain import Guard
+from wbtui.tui.filters import Guard
 from wbtui.tui.slim import Span
 from wbtui.tui.widgets.lines import Drawn
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rich.style import Style as RichStyle
+    from textual.app import App
     from textual.screen import Screen
     from textual.widget import Widget
 
@@ -110,7 +111,7 @@ class Direct:
     def _show(self, screen: Screen[Any], dirty: dict[Widget, Collection[Region]]) -> bool:
         """Show regions of widgets, each from its own corner; False where that cannot be."""
         app, places = screen.app, self._placed(screen)
-        self._use(app.console._color_system or ColorSystem.TRUECOLOR, list(app.get_line_filters()))
+        self.use(app)
         spans: list[Span] = []
         for widget, regions in dirty.items():
             place = places.get(widget)
@@ -123,6 +124,10 @@ class Direct:
             app._previous_cursor_position = cursor
             self.drawn += 1
         return shown
+
+    def use(self, app: App[Any]) -> None:
+        """Take an app's colours and filters; what was made for others is forgotten."""
+        self._use(app.console._color_system or ColorSystem.TRUECOLOR, list(app.get_line_filters()))
 
     def _use(self, system: ColorSystem, filters: list[LineFilter]) -> None:
         if system is not self._system or filters != self._filters:

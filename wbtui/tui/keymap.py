@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from textual.binding import Binding
 
 from wbtui.errors import UsageError
 from wbtui.settings import FILE, nearest
 from wbtui.tui.keynames import key_name, shown_key
+
+if TYPE_CHECKING:
+    from textual.binding import Binding
 
 
 @dataclass(frozen=True)
@@ -679,6 +682,8 @@ def bindings(context: str) -> list[Binding]:
 
     Where a line of text has the focus all the time, keys that are no letters come before it.
     """
+    from textual.binding import Binding
+
     return [
         Binding(
             ",".join(key.keys),

@@ -2,20 +2,17 @@
 
 Two steps. Text that comes from outside (tokens, notes) is escaped where it enters a line, so that its width is known
 and two tokens never look alike (:func:`shown_text`). Everything else is the app's own drawing: one filter over every
-widget's output puts an ASCII sign of the same width for each glyph; what it does not know becomes ``?``.
+widget's output (:mod:`wbtui.tui.filters`) puts an ASCII sign of the same width for each glyph; what it does not know
+becomes ``?``.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from functools import lru_cache
 
 from rich.cells import cell_len
-from rich.segment import Segment
-from textual.color import Color
-from textual.filter import LineFilter
 
-from wbtui.display import fit, safe_token_text
+from wbtui.display import safe_token_text
 
 _PICTURES = {
     "⏎": "\\n", "⇥": "\\t", "␍": "\\r", "␀": "\\0", "␛": "\\e", "␡": "\\x7f", "␣": "_", "∅": "(empty)",
@@ -61,36 +58,3 @@ def ascii_cells(text: str) -> str:
         return text
     text = text.translate(TABLE)
     return text if text.isascii() else "".join(c if c.isascii() else "?" * cell_len(c) for c in text)
-
-
-class Guard(LineFilter):
-    """No control, bidi override or other format character reaches the terminal, whichever widget drew it.
-
-    What wbtui draws is safe where it is made; this is for text that other code draws: entries and editors into which
-    anything can be pasted, the palette, toasts. Such characters are left out, in as many cells.
-    """
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Every segment without them."""
-        if all(segment.text.isprintable() for segment in segments):
-            return segments
-        return [Segment(_harmless(s.text), s.style, s.control) for s in segments]
-
-
-@lru_cache(maxsize=1024)
-def _harmless(text: str) -> str:
-    if text.isprintable():
-        return text
-    kept = "".join(c for c in text if c.isprintable() or unicodedata.category(c) in ("Zs", "Co", "Cn"))
-    return kept if cell_len(kept) == cell_len(text) else fit(kept, cell_len(text), ellipsis="")
-
-
-class AsciiFilter(LineFilter):
-    """The last thing before the terminal."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Every segment in ASCII."""
-        return [
-            segment if segment.text.isascii() else Segment(ascii_cells(segment.text), segment.style, segment.control)
-            for segment in segments
-        ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wbtui.definitions import TokensDefinition
     from wbtui.tui.app import WbtuiApp
     from wbtui.tui.data import Early
+    from wbtui.tui.first import First
     from wbtui.tui.state import SortKey, View
 
 SETTLED_WITHIN = 120.0
@@ -66,17 +67,23 @@ def run_app(address: str | None, *, cache: Path | None = None, definition: str |
     gc.disable()  # while modules are loaded there is nothing to collect; the app turns it on (WbtuiApp.settle_memory)
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)  # read when Textual is first imported
     numpy_alone()
-    with late_methods(), without_palette(), without_tls():
-        app = opened_app(address, cache, definition)
-    code = app.run(mouse=bool(settings.get("mouse")))
+    from wbtui.tui.first import First
+
+    with First() as first:
+        with late_methods(), without_palette(), without_tls():
+            app = opened_app(address, cache, definition, first)
+        code = app.run(mouse=bool(settings.get("mouse")))
     if app.last_words:
         print(f"wbtui: {app.last_words}", file=sys.stderr)
         return 1
     return app.return_code or code or 0
 
 
-def opened_app(address: str | None, cache: Path | None, definition: str | TokensDefinition) -> WbtuiApp:
-    """The app at an address, as :func:`run_app` runs it; opening has begun."""
+def opened_app(
+    address: str | None, cache: Path | None, definition: str | TokensDefinition, first: First | None = None
+) -> WbtuiApp:
+    """The app at an address, as :func:`run_app` runs it; opening has begun. ``first``: the terminal, for a picture
+    before it."""
     from wbtui.definitions import named_definition
     from wbtui.tui.data import checked_address
 
@@ -89,6 +96,9 @@ def opened_app(address: str | None, cache: Path | None, definition: str | Tokens
     usual = usual_view()
     cache = cache or paths.cache_dir()
     early = open_early(place, resume, cache, meaning, usual[0])
+    if first is not None and early is not None:
+        first.keep_back()
+        show_before(first, early, resume, usual)
     from wbtui.tui.app import WbtuiApp
 
     return WbtuiApp(
@@ -102,7 +112,24 @@ def opened_app(address: str | None, cache: Path | None, definition: str | Tokens
         usual=usual,
         early=early,
         line_kbit=float(settings.get("line_kbit")),
+        first=first,
     )
+
+
+def show_before(
+    first: First, early: Early, resume: View | None, usual: tuple[tuple[SortKey, ...], tuple[str, ...]]
+) -> None:
+    """The first picture, where it can stand before the app is loaded."""
+    from wbtui.tui import keymap
+    from wbtui.tui.data import session_path
+    from wbtui.tui.state import usual_start
+
+    if settings.get("line_kbit") or not session_path().exists():
+        return  # a slow line has enough of one picture; a first visit has words of its own
+    look, ascii, place = str(settings.get("theme")), bool(settings.get("ascii")), early.address
+    keymap.use(settings.keys(), ascii=ascii)
+    view = resume or usual_start(place.model, place.sae or "", place.feature, usual)
+    first.show(early, view, at_top=resume is None and place.feature is None, look=look, ascii=ascii)
 
 
 def numpy_alone() -> None:

@@ -20,6 +20,9 @@ from wbtui.tui.cells import LIT, NO_STYLE, Cell, Style, blank_of, cells_of, step
 
 if TYPE_CHECKING:
     from textual.driver import Driver
+    from textual.message import Message
+
+    from wbtui.tui.first import First
 
 _MOVE = re.compile("\x1b\\[([0-9]+);([0-9]+)H")
 _HARMLESS = re.compile(
@@ -34,6 +37,7 @@ GAP = 4
 """Cells between two changes of one style that are rather sent again than jumped over: a jump takes as many bytes."""
 LONG = 8
 """From a style of so many bytes on, a jump is cheaper than a change of style: cells go out ordered by style."""
+OTHER_SCREEN = "\x1b[?1049h"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 
 Piece = tuple[Style, int, int, str]
@@ -227,13 +231,36 @@ class Frames:
         return ""
 
 
-def slim_driver(base: type[Driver], *, erase: bool = False) -> type[Driver]:
-    """A driver that sends what ``base`` would, through :class:`Frames`; ``erase`` as for :class:`Slim`."""
+def slim_driver(base: type[Driver], *, erase: bool = False, first: First | None = None) -> type[Driver]:
+    """A driver that sends what ``base`` would, through :class:`Frames`.
+
+    Args:
+        base: a driver of Textual's.
+        erase: as for :class:`Slim`.
+        first: the picture that may stand already, on the screen that the driver would enter.
+    """
+
+    from textual.events import InputEvent, Paste
 
     class SlimDriver(base):  # type: ignore[misc, valid-type]
         frames: Frames | None = None
 
+        def start_application_mode(self) -> None:
+            super().start_application_mode()
+            if first is not None and first.standing:
+                self.attrs_before = first.hand_over()
+
+        def send_message(self, message: Message) -> None:
+            if (
+                first is None
+                or not isinstance(message, InputEvent | Paste)
+                or not first.keeps(super().send_message, message)
+            ):
+                super().send_message(message)
+
         def write(self, data: str) -> None:
+            if first is not None and first.standing and data == OTHER_SCREEN:
+                return  # entering it a second time would clear it
             if self.frames is None:
                 self.frames = Frames(erase)
             out = self.frames.feed(data)

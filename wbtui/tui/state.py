@@ -74,6 +74,12 @@ def start(model: str, sae: str, feature: int | None) -> View:
     return View(model, sae, cursor=feature or 0)
 
 
+def usual_start(model: str, sae: str, feature: int | None, usual: tuple[tuple[SortKey, ...], tuple[str, ...]]) -> View:
+    """The same with the user's usual order and columns, where there are some."""
+    first = start(model, sae, feature)
+    return replace(first, sort=usual[0] or first.sort, columns=usual[1])
+
+
 # Moving in the table ---------------------------------------------------------------------------------------------
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 
 from rich.style import Style
-from textual.theme import Theme
 
 BACKGROUND = "#101419"
-PANEL = "#161c24"
 TEXT = "#c8ced6"
 
 _BASE = Style(color=TEXT, bgcolor=BACKGROUND)
@@ -108,47 +106,6 @@ _LIGHT.update({name: _ON_PAPER[name] for name in BARS})
 
 Ink = dict[str, Style]
 PALETTES: dict[str, Ink] = {"rich": _RICH, "light": _LIGHT, "named": _NAMED, "plain": _PLAIN}
-
-THEME = Theme(
-    name="wbtui",
-    primary="#6cb6c9",
-    secondary="#e2b15b",
-    accent="#e2b15b",
-    warning="#e2b15b",
-    error="#e5786d",
-    success="#8fc77e",
-    foreground=TEXT,
-    background=BACKGROUND,
-    surface=BACKGROUND,
-    panel=PANEL,
-    dark=True,
-    variables={
-        "input-cursor-background": TEXT,
-        "input-cursor-foreground": BACKGROUND,
-        "input-selection-background": "#39434e",
-    },
-)
-
-
-LIGHT_THEME = Theme(
-    name="wbtui-light",
-    primary="#005f87",
-    secondary="#875f00",
-    accent="#875f00",
-    warning="#875f00",
-    error="#af0000",
-    success="#005f00",
-    foreground=INK,
-    background=PAPER,
-    surface=PAPER,
-    panel="#efeee8",
-    dark=False,
-    variables={
-        "input-cursor-background": INK,
-        "input-cursor-foreground": PAPER,
-        "input-selection-background": "#b9cfe0",
-    },
-)
 
 
 def palette_name(color_system: str | None, theme: str = "auto") -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.segment import Segment
 from rich.style import Style
-from textual.strip import Strip
 
 from wbtui.display import fit, safe_token_text
 from wbtui.tui.cells import PLAIN, Cell, letters
 from wbtui.tui.cells import Style as Shown
 from wbtui.tui.theme import Ink
+
+if TYPE_CHECKING:
+    from textual.strip import Strip
 
 Span = tuple[str, str]
 Line = list[Span]
@@ -132,7 +134,10 @@ def runs(line: Line, width: int) -> Line:
 
 def to_strip(line: Line, width: int, ink: Ink, base: Style | None = None) -> Strip:
     """A line in a palette's ink, exactly ``width`` cells wide; ``base`` (the cursor's bar) lies under every role."""
-    return Strip([Segment(text, _style(role, ink, base)) for text, role in runs(line, width)], width)
+    from rich.segment import Segment
+    from textual.strip import Strip  # the first picture is drawn before Textual is loaded
+
+    return Strip([Segment(text, ink_of(role, ink, base)) for text, role in runs(line, width)], width)
 
 
 def to_cells(line: Line, width: int, ink: Ink, base: Style | None, known: Inked) -> list[Cell] | None:
@@ -143,13 +148,14 @@ def to_cells(line: Line, width: int, ink: Ink, base: Style | None, known: Inked)
     """
     out: list[Cell] = []
     for text, role in runs(line, width):
-        style = known(_style(role, ink, base))
+        style = known(ink_of(role, ink, base))
         if style is None or PLAIN.fullmatch(text) is None:
             return None
         out += map(letters(style).__getitem__, text)
     return out
 
 
-def _style(role: str, ink: Ink, base: Style | None) -> Style:
+def ink_of(role: str, ink: Ink, base: Style | None) -> Style:
+    """The style of a role, over a bar where one lies under it."""
     style = ink[role]
     return style + base if base is not None else style

@@ -21,11 +21,12 @@ from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.data import Arranged, Opened, arrange, open_address, why_empty
 from wbtui.tui.draw import frame
+from wbtui.tui.draw import main as drawn
 from wbtui.tui.draw.card import Look, card_lines, short_card
 from wbtui.tui.draw.line import Line
 from wbtui.tui.draw.page import page_lines
 from wbtui.tui.draw.population import Population
-from wbtui.tui.facts import meaning_of, short_name, state_of
+from wbtui.tui.facts import state_of
 from wbtui.tui.screens.base import WbScreen
 from wbtui.tui.screens.main_actions import MainActions
 from wbtui.tui.screens.main_ask import MainAsk
@@ -49,6 +50,8 @@ AHEAD_REST = 0.03
 """Seconds of rest before the next cards are made ahead."""
 HELD = 0.25
 """Seconds that the first picture may wait for its rows: an empty one before it is drawn for nothing."""
+HELD_OVER_PICTURE = 10.0
+"""The same where a picture with the rows stands already."""
 BAR_REST = 0.3
 """Seconds after the first picture at which the filter bar is made, where no key asked for it before."""
 HINT_REST = 0.15
@@ -84,8 +87,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
     ) -> None:
         super().__init__()
         self.address = address
-        first = st.start(address.model, address.sae or "", address.feature)
-        self.view = view or replace(first, sort=usual[0] or first.sort, columns=usual[1])
+        self.view = view or st.usual_start(address.model, address.sae or "", address.feature, usual)
         self.rows = NO_ROWS
         self.opened: Opened | None = None
         self.history = st.History()
@@ -157,9 +159,10 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
 
     def on_mount(self) -> None:
         """Open what was asked for."""
+        self.place()  # at once: rows may be here before the first layout is, and would be drawn for another one
         if self.wb.early is not None:
             self._held = True
-            self.set_timer(HELD, self.let_go)
+            self.set_timer(HELD if not self.wb.drawn_before else HELD_OVER_PICTURE, self.let_go)
         self.open(self.address, self.view, at_top=self.follow_top)
 
     def _compositor_refresh(self) -> None:
@@ -173,6 +176,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         """Draw, from now on."""
         if self._held:
             self._held = False
+            self.wb.let_keys_in()
             self._compositor_refresh()
 
     @property
@@ -229,17 +233,17 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             left.styles.height = max(4, (height - 5) // TABLE_SHARE)
             card.styles.height = "1fr"
             return
-        if self.split:
+        parts = drawn.parts(width, height)
+        if parts.split:
             body.styles.layout = "horizontal"
-            card.styles.width = max(52, min(92, width * 52 // 100))
+            card.styles.width = parts.card[0]
             card.styles.height = "1fr"
             left.styles.height = "1fr"
         else:
             body.styles.layout = "vertical"
             card.styles.width = "1fr"
-            card_height = max(6, min(11, (height - 6) * 2 // 5 + 1))
-            card.styles.height = card_height
-            left.styles.height = max(3, height - 5 - card_height)
+            card.styles.height = parts.card[1]
+            left.styles.height = parts.table[1]
 
     def fit(self) -> None:
         """After a resize: place, then draw once the new sizes are known."""
@@ -284,7 +288,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         self.unmasked = set()
         self.heads_seen = False
         self.near_seen = self.near_asked = False
-        self.view = replace(message.view, model=opened.model.name, sae=opened.sae.name)
+        self.view = message.view
         self.taken(opened.table.kept)
         self.place()
         self.draw_keys()
@@ -341,13 +345,16 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             return
         if self._held:
             self._held = False
+            self.wb.let_keys_in()
             self.refresh()  # all that was kept from the screen, whatever these rows change
         before, cursor = self.arranged, self.view.cursor
         self.arranged = message.arranged
         rows = message.arranged.rows
         if rows is not None:
             old, self.rows = self.rows, rows
-            if self.follow_top and len(self.rows):
+            if old is NO_ROWS:
+                self.view = drawn.first_view(self.view, rows, self.height_rows, self.follow_top)
+            elif self.follow_top and len(self.rows):
                 self.view = st.to_position(self.view, self.rows, self.height_rows, 0)
             else:
                 self.view = st.settle(self.view, old, self.rows, self.height_rows)
@@ -424,25 +431,9 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             intro.styles.height = len(lines)
             intro.set_lines(lines)
         view, opened = self.view, self.opened
-        site = f"{opened.sae.name} {opened.sae.site}" if opened else self.view.sae
-        parts = [short_name(view.model), site, f"#{view.cursor}"]
-        meaning = meaning_of(opened.table) if opened else None
-        self.query_one("#crumb", Lines).set_lines([frame.crumb(parts, meaning, width)])
+        self.query_one("#crumb", Lines).set_lines([drawn.crumb_line(view, opened, width)])
         table = opened.table if opened else None
-        self.query_one("#status", Lines).set_lines(
-            [
-                frame.status(
-                    filter=view.filter,
-                    shown=len(self.rows),
-                    total=table.n if table is not None else 0,
-                    computed=int(np.count_nonzero(table.computed)) if table is not None else 0,
-                    sort=view.sort,
-                    marked=view.marks.count,
-                    ranged=len(st.ranged(view, self.rows)),
-                    width=width,
-                )
-            ]
-        )
+        self.query_one("#status", Lines).set_lines([drawn.status_line(view, self.rows, table, width)])
         error = self.arranged.error if self.arranged and self.arranged.filter == view.filter else ""
         note, role = (error, "error") if error else ("", "dim")
         divider = self.table_view.outer_size.width - 1 if self.split and view.page == "main" else None
@@ -451,12 +442,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
             count = "" if error else f"{len(self.rows):,} of {table.n if table is not None else 0:,} "
             self.query_one("#answer", Lines).set_lines([frame.cut([(count.rjust(28), "dim")], 28)])
         self.draw_last()
-        shares = frame.shares(self.summary, max(0, self.table_view.outer_size.width - 1))
-        left = self.table_view.outer_size.width
-        lines = [[("─" * (left - 1) + "┤", "rule")], *shares]
-        self.query_one("#shares", Lines).set_lines(
-            [[*frame.cut(line, left - 1), ("│", "rule")] if i else line for i, line in enumerate(lines)]
-        )
+        self.query_one("#shares", Lines).set_lines(drawn.shares_lines(self.summary, self.table_view.outer_size.width))
 
     def draw_last(self) -> None:
         """The last line: readiness, job, service; or a notice until the next key."""
@@ -464,24 +450,11 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         if self.notice[0]:
             self.query_one("#last", Lines).set_lines([frame.state_line([self.notice], width)])
             return
-        parts: list[tuple[str, str]] = []
-        if memory := frame.memory_text(self.wb.desk.devices):
-            parts.append((memory, "dim"))
-        opened = self.opened
-        if opened is None:
-            parts.append(("opening…" if not self.failure else "nothing open", "dim"))
-        elif not opened.missing:
-            parts.append(("tokens ready", "dim"))
-        elif self.job is not None and self.job.get("state") in ("queued", "running"):
-            parts.append((frame.job_text(self.job), "text"))
-        else:
-            words = ", ".join(frame.ANALYSES.get(name, name) for name in opened.missing)
-            parts.append((f"not computed yet: {words}", "dim" if self.wb.desk.state in ("starting", "up") else "warn"))
-        if opened is not None and not opened.writable:
-            parts.append(("cache read-only", "warn"))
-        words, role = frame.SERVICE_WORDS[self.wb.desk.state]
-        parts.append((words, role if opened is None or opened.missing else "dim"))
-        self.query_one("#last", Lines).set_lines([frame.state_line(parts, width)])
+        desk = self.wb.desk
+        line = drawn.last_line(
+            self.opened, width, failure=self.failure, job=self.job, service=desk.state, devices=desk.devices
+        )
+        self.query_one("#last", Lines).set_lines([line])
 
     def draw_table(self) -> None:
         """The rows in sight."""
@@ -528,6 +501,7 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
                 if len(self._ahead) >= 64:
                     self._ahead.clear()
                 self._ahead[key] = lines = card_lines(opened.table, row, width, height, self._look(row))
+                self.wb.direct.use(self.app)  # nothing may have been drawn here yet
                 card.prepare(lines, self.wb.direct.style)
                 break
         else:
@@ -588,6 +562,6 @@ class MainScreen(MainActions, MainAsk, MainKeep, MainNear, MainWork, WbScreen):
         else:
             lines = short_card(table, row, width, height - 1, self._look(row))
         if self.view.page == "main" and not self.split:
-            lines = [frame.separator(width, None, note=frame.share_note(self.summary)), *lines]
+            lines = [drawn.under_rule(width, self.summary), *lines]
         self.card_length = len(lines)
         card.set_lines(lines[self.view.card_top :][:height])

@@ -12,6 +12,7 @@ from wbtui.notes.kept import Kept, clean_note, parse_tags
 from wbtui.notes.store import NoteStore, Site, site_of
 from wbtui.tui import state as st
 from wbtui.tui.draw.line import cut
+from wbtui.tui.first import opening_view
 
 if TYPE_CHECKING:
     from wbtui.tui.screens.main import MainScreen
@@ -49,8 +50,7 @@ class MainKeep:
         me = self.me
         assert me.opened is not None
         me.opened.table.keep(kept)
-        extra = ("tags",) if kept.tags else ()
-        me.view = replace(me.view, marks=st.Marks(kept.marks.copy()), extra=extra)
+        me.view = opening_view(me.view, me.opened)
         if kept.error:
             me.notify_line(f"marks and notes are not kept: {kept.error}", "warn")
 

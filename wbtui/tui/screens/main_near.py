@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wbtui.address import Address
-from wbtui.display import safe_token_text
 from wbtui.errors import WbtuiError
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
@@ -16,6 +15,7 @@ from wbtui.tui.data import Opened, open_address
 from wbtui.tui.draw.card import Look
 from wbtui.tui.draw.compare import Between, Half, compare_lines, title_line
 from wbtui.tui.draw.line import Line
+from wbtui.tui.draw.main import near_look
 from wbtui.tui.draw.near import NearLook, cosine_text
 from wbtui.tui.facts import state_of
 
@@ -74,18 +74,7 @@ class MainNear:
 
     def near_look(self) -> NearLook:
         """What the card draws of near features, or the words in their place."""
-        opened = self.me.opened
-        shelf = opened.table.neighbours if opened is not None else None
-        if opened is None or shelf is None:
-            return NearLook()
-        tables = tuple(shelf.tables())
-        if tables:
-            return NearLook(tables, opened.sae.layer)
-        if not self.near_seen:
-            return NearLook(note="…", layer=opened.sae.layer)
-        if shelf.failure:
-            return NearLook(note="– " + safe_token_text(shelf.failure), role="warn", layer=opened.sae.layer)
-        return NearLook(note="~ computes the nearest features, here and in other layers", layer=opened.sae.layer)
+        return near_look(self.me.opened, self.near_seen)
 
     def action_near(self) -> None:
         """The list of nearest features."""

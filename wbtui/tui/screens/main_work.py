@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from wbtui.display import safe_token_text
 from wbtui.errors import Cancelled, WbtuiError
 from wbtui.tui import messages as say
 from wbtui.tui import state as st
 from wbtui.tui.data import Opened, missing_analyses
-from wbtui.tui.draw.heads import WHAT, HeadsLook
+from wbtui.tui.draw.heads import HeadsLook
+from wbtui.tui.draw.main import heads_look
 from wbtui.tui.draw.metrics import METRICS
 from wbtui.tui.draw.population import Population, make_population
 from wbtui.tui.facts import shares_of
@@ -170,21 +170,7 @@ class MainWork:
 
     def heads_look(self) -> HeadsLook:
         """What the card draws of heads, or the words in their place."""
-        opened = self.me.opened
-        shelf = opened.table.heads if opened is not None else None
-        if shelf is None:
-            return HeadsLook()
-        if shelf.absent:
-            return HeadsLook(note="– no head reads the last layer’s stream: only the unembedding follows")
-        first = shelf.first
-        if not self.me.heads_seen or first is None:
-            return HeadsLook(note="…", layer=first)
-        if first in shelf.failures:
-            return HeadsLook(note="– " + safe_token_text(shelf.failures[first]), role="warn", layer=first)
-        heads = shelf.peek()
-        if heads is None or not heads.ready:
-            return HeadsLook(note=f"h computes {WHAT}", layer=first)
-        return HeadsLook(heads, layer=first)
+        return heads_look(self.me.opened, self.me.heads_seen)
 
     # Background -----------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.style import Style
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
@@ -13,42 +11,26 @@ from textual.strip import Strip
 from wbtui.tui import state as st
 from wbtui.tui.cells import Cell as Shown
 from wbtui.tui.draw.line import Inked, Line, to_cells, to_strip
-from wbtui.tui.draw.rows import GUTTER, Cell, header, layout, row_line
+from wbtui.tui.draw.rows import GUTTER, Cell
+from wbtui.tui.draw.table import TableRows
 from wbtui.tui.messages import HeaderClicked, RowClicked, TableScrolled
-from wbtui.tui.theme import Ink
 from wbtui.tui.widgets.lines import Drawn
 
 if TYPE_CHECKING:
     from wbtui.features.table import FeatureTable
 
 
-class _Row(NamedTuple):
-    """What stands in a row: by which name it is remembered (None: not at all), words, the bar under them, edge."""
-
-    key: tuple[object, ...] | None
-    line: Line
-    base: Style | None
-    edge: tuple[str, str]
-
-
-class FeatureTableView(Drawn, can_focus=False):
+class FeatureTableView(TableRows, Drawn, can_focus=False):
     """Header and rows. Its right-hand column is the divider to the card, and shows where in the list one is."""
 
     DEFAULT_CSS = "FeatureTableView { width: 1fr; height: 1fr; }"
 
     def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._table: FeatureTable | None = None
-        self._view: st.View | None = None
-        self._rows = st.Rows(_NOTHING, 0)
-        self._cells: list[Cell] = []
+        Drawn.__init__(self, id=id)
+        TableRows.__init__(self)
         self._drawn: tuple[object, ...] = ()
-        self._ranged: frozenset[int] = frozenset()
-        self._empty: list[Line] = []
-        self._cache: dict[tuple[int, bool, bool], Line] = {}
         self._strips: dict[tuple[object, ...], Strip] = {}
         self._shown: dict[tuple[object, ...] | None, list[Shown] | None] = {}
-        self.divider = True
         self.painted = 0
         """Rows drawn so far (benchmarks and tests read it)."""
 
@@ -77,8 +59,7 @@ class FeatureTableView(Drawn, can_focus=False):
             empty: lines to draw in place of rows where there are none.
         """
         old_view, old_rows = self._view, self._rows
-        self._table, self._view, self._rows = table, view, rows
-        self._empty = empty or []
+        self.take(table, view, rows, empty)
         columns = st.shown_columns(view, self.outer_size.width)
         key = (
             id(table), table.version if table is not None else 0, id(rows), view.top, columns, view.sort, view.picker,
@@ -86,10 +67,7 @@ class FeatureTableView(Drawn, can_focus=False):
         )  # fmt: skip
         content = (key[0], key[1], columns, self.outer_size, table.kept.serial if table is not None else 0)
         if self._drawn[:1] != (content,):
-            self._cells = layout(columns, self.inner_width, table.n if table is not None else 0)
-            self._cache.clear()
-            self._strips.clear()
-            self._shown.clear()
+            self.lay_out(self.outer_size.width)
         self._ranged = frozenset(st.ranged(view, rows).tolist()) if view.anchor is not None else frozenset()
         if self._drawn != (content, key) or view.anchor is not None or old_view is None:
             self._drawn = (content, key)
@@ -112,7 +90,7 @@ class FeatureTableView(Drawn, can_focus=False):
         """Header, rows, or the words that stand where no row is."""
         ink, out = self.ink, []
         for y in range(height):
-            row = self._row(y, width, height, ink)
+            row = self.row_at(y, width, height, ink)
             strip = self._strips.get(row.key) if row.key is not None else None
             if strip is None:
                 self.painted += row.key is not None
@@ -126,7 +104,7 @@ class FeatureTableView(Drawn, can_focus=False):
     def cells_at(self, y: int, known: Inked) -> list[Shown] | None:
         """The cells of a row."""
         (width, height), ink = self.outer_size, self.ink
-        row = self._row(y, width, height, ink)
+        row = self.row_at(y, width, height, ink)
         key = (row.key, known) if row.key is not None else None
         if key in self._shown:
             return self._shown[key]
@@ -139,44 +117,11 @@ class FeatureTableView(Drawn, can_focus=False):
             self._shown[key] = both
         return both
 
-    def _row(self, y: int, width: int, height: int, ink: Ink) -> _Row:
-        view, table, edge = self._view, self._table, self._edge(y, height)
-        if view is None or table is None:
-            return _Row(None, self._empty[y - 1] if 0 < y <= len(self._empty) else [], None, edge)
-        if y == 0:
-            return _Row(None, header(self._cells, view.sort, view.picker), None, edge)
-        at = view.top + y - 1
-        if at >= len(self._rows.order):
-            return _Row(None, self._empty[y - 1] if not len(self._rows) and y <= len(self._empty) else [], None, edge)
-        row = int(self._rows.order[at])
-        cursor, marked = row == view.cursor, row in view.marks
-        bar = ink["cursor" if view.focus == "table" else "cursor_off"]
-        base = bar if cursor else ink["range"] if row in self._ranged else None
-        key = (row, cursor, marked, id(base), edge, width, id(ink))
-        return _Row(key, self._line(table, row, cursor, marked), base, edge)
-
-    def _line(self, table: FeatureTable, row: int, cursor: bool, marked: bool) -> Line:
-        key = (row, cursor, marked)
-        line = self._cache.get(key)
-        if line is None:
-            if len(self._cache) > 4096:
-                self._cache.clear()
-                self._strips.clear()
-                self._shown.clear()
-            line = self._cache[key] = row_line(table, row, self._cells, cursor=cursor, marked=marked)
-        return line
-
-    def _edge(self, y: int, height: int) -> tuple[str, str]:
-        """``│`` beside a row, thick where the rows in sight lie in the whole list."""
-        if not self.divider:
-            return " ", "text"
-        count, shown = len(self._rows), max(1, height - 1)
-        if y and self._view is not None and count > shown:
-            size = max(1, round(shown * shown / count))
-            start = round(self._view.top / (count - shown) * (shown - size))
-            if start < y <= start + size:
-                return "┃", "dim"
-        return "│", "rule"
+    def forget_lines(self) -> None:
+        """Every line is made anew, and what was made of it."""
+        super().forget_lines()
+        self._strips.clear()
+        self._shown.clear()
 
     def prepare(self, rows: list[int], most: int) -> bool:
         """Make some of the lines that may be shown next; whether any was missing."""
@@ -217,6 +162,3 @@ class FeatureTableView(Drawn, can_focus=False):
         """Wheel."""
         event.stop()
         self.post_message(TableScrolled(-3))
-
-
-_NOTHING = np.zeros(0, dtype=np.int64)
