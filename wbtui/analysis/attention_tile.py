@@ -141,6 +141,7 @@ class Tile:
         self._made = [buffer.get("scratch", padded(t), b - a) for a, b in bounds]
         self._scratch = [x[:t] for x in self._made]
         self.sums, self.tops, self._below, self._z, self._weighted = torch.zeros((5, len(bounds), t), device=k.device)
+        self._behind, self._factor = self._below.double(), torch.ones_like(self._below, dtype=torch.float64)
         self._sum_rows, self._top_rows, self._z_rows = list(self.sums), list(self.tops), list(self._z)
         if columns:
             self.column_sums = buffer.get("column sums", -(-t // GROUP), m)
@@ -226,8 +227,9 @@ class Tile:
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Bring all chunks to one level: the sums of ``exp(logit - level)`` and the levels, ``[t]`` fp64 each."""
-        self._behind = (self._below - self._below[-1]).double() * self._unit
-        self._factor = (self._behind * UNIT).exp()
+        if not self._safe:  # else all are at one
+            self._behind = (self._below - self._below[-1]).double() * self._unit
+            self._factor = (self._behind * UNIT).exp()
         return (self._factor * self._z.double()).sum(0), self._below[-1].double() * self._softmax.natural
 
     def entropy(self, z: Tensor) -> Tensor:
