@@ -86,7 +86,8 @@ def _plain(
             torch.sum(rest[j], [0], True, out=rest_sums[j])
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., Any]:
+def compiled(function: Callable[..., None]) -> Callable[..., Any]:
+    """The function as one call of TorchScript, or as it stands."""
     try:
         # not torch.jit.script, which warns its callers; the source is the same
         unit = torch.jit.CompilationUnit(inspect.getsource(function))
@@ -95,7 +96,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., Any]:
         return function
 
 
-_ROWS, _COLUMNS, _PLAIN = _compiled(_rows), _compiled(_columns), _compiled(_plain)
+_ROWS, _COLUMNS, _PLAIN = compiled(_rows), compiled(_columns), compiled(_plain)
 
 
 def rows_piece(stored: Tensor, q: Tensor, dot: Tensor, length: Tensor, total: Tensor, near: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wbtui.analysis.assignment import assignment
-from wbtui.analysis.match import TILE, Dictionary, Progressing, mutual
+from wbtui.analysis.match import Dictionary, Progressing, mutual
 from wbtui.analysis.streaming import Stop
 from wbtui.catalog.saes import SaeInfo
 from wbtui.compute.pairing import Pairing
@@ -28,7 +28,6 @@ def match_columns(
     spec: ProductSpec,
     device: str,
     *,
-    tile: int = TILE,
     stop: Stop | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -54,7 +53,7 @@ def match_columns(
     _STOPPED.clear()
     _STOPPED[key] = state  # taken out again when the pass is through
     out = mutual(
-        a, b, n_null=definition.n_null, seed=definition.seed, device=device, tile=tile, stop=stop, progress=told,
+        a, b, n_null=definition.n_null, seed=definition.seed, device=device, stop=stop, progress=told,
         state=state,
     )  # fmt: skip
     if definition.assign:

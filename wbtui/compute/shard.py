@@ -66,8 +66,7 @@ def compute_shard(
     if spec.analysis == "match":
         from wbtui.compute.match import match_columns
 
-        tile = min(512, 4 * task.tile)  # its products are slices of a few columns, not whole vocabularies
-        columns = match_columns(spec, task.device, tile=tile, stop=stop, progress=progress)
+        columns = match_columns(spec, task.device, stop=stop, progress=progress)
         product.write_whole(columns, task.facts)
         progress(1.0)
         return str(product.path)
