@@ -31,7 +31,7 @@ METHOD_VERSIONS = {
     "ov_null": 1,
     "neighbours": 1,
     "neighbours_null": 1,
-    "match": 2,
+    "match": 3,
 }
 """Raised whenever the numbers of an analysis change, or a mended bug leaves wrong numbers in caches."""
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from wbtui.analysis.piece import compiled
 from wbtui.analysis.streaming import TileBuffer
 
-GROUP, WIDE_GROUP = 32, 256
+GROUP, WIDE_GROUP = 32, 128
 """Rows of a tile that share a maximum, and columns of it (numbers that lie side by side are compared faster where there
 are more of them)."""
-HEIGHT, WIDE = 64, WIDE_GROUP
+HEIGHT, WIDE = 64, 256
 """What a tile's height and width are multiples of; and rows gone through together: half a megabyte at 2,048 columns."""
 
 
@@ -67,7 +67,8 @@ class Peaks:
         if len(where):
             # max says the first of equal ones too
             group = self.of_rows.index_select(0, where).max(1).indices
-            inside = self.tile.view(len(self.tile), -1, WIDE_GROUP)[where, group].max(1).indices
+            places = where * self.of_rows.shape[1] + group
+            inside = self.tile.view(-1, WIDE_GROUP).index_select(0, places).max(1).indices
             best[where] = values[where]
             ids[where] = group * WIDE_GROUP + inside + first
 

@@ -29,8 +29,9 @@ WIDTH = 2048
 to multiply, and take longer to stop."""
 DRAWN = 4096
 """Rows at least that a random direction with a dictionary's covariance is made of."""
-SLICE = 512
-"""Of the width, where random directions are made: what is done between two looks at the stop flag."""
+SOME = 512
+"""Rows that random directions are made of at a time, between two looks at the stop flag: they lie far apart where a
+dictionary is wide, and so many are found again by the processor's own tables."""
 PIECE = 256
 """Rows that are read and brought to length one together, in a core's cache."""
 PLAIN = 1e-12, 1e16
@@ -292,21 +293,22 @@ def random_rows(
         for start in range(0, dictionary.n, block):
             rows, _ = dictionary.unit(start, min(dictionary.n, start + block), device, stop)
             draw = torch.Generator().manual_seed((seed * 2 + side) * 1_000_003 + start)
-            for group in range(groups):
-                poll(stop)
-                mine, some = covariant[group::groups], rows[(group - start) % groups :: groups]
-                z = torch.randn((len(mine), len(some)), generator=draw).to(device)
-                _add_product(mine, z, some, stop)
+            _add_products(covariant, rows, start, groups, draw, stop)
         parts += [unit_rows(x, centre=dictionary.centre)[0] for x in (isotropic, covariant)]
     return torch.cat(parts)
 
 
-def _add_product(total: Tensor, z: Tensor, rows: Tensor, stop: Stop | None) -> None:
-    """``total += z @ rows`` in slices of the width."""
+def _add_products(
+    total: Tensor, rows: Tensor, start: int, groups: int, draw: torch.Generator, stop: Stop | None
+) -> None:
+    """To each random direction its part of some rows, of which the first is ``start``, by Gaussian numbers."""
+    parts = [(total[group::groups], rows[(group - start) % groups :: groups]) for group in range(groups)]
+    work = [(mine, some, torch.randn((len(mine), len(some)), generator=draw)) for mine, some in parts]
 
-    def one(bounds: tuple[int, int]) -> None:
-        poll(stop)
-        here = slice(*bounds)
-        total[:, here] += z @ rows[:, here]
+    def add(item: tuple[Tensor, Tensor, Tensor]) -> None:
+        mine, some, drawn = item
+        for z, few in zip(drawn.split(SOME, 1), some.split(SOME), strict=True):
+            poll(stop)
+            mine.addmm_(z.to(total.device), few)
 
-    _share(one, slices(total.shape[1], SLICE), z, rows)
+    _share(add, work, rows)
