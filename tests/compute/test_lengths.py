@@ -13,8 +13,9 @@ import pytest
 
 from tests.compute.test_questions import Place
 from wbtui.compute import ask
-from wbtui.compute.lengths import FOLDER
 from wbtui.compute.weights import _RESIDENT
+from wbtui.store.cache import disk_usage, gc
+from wbtui.store.places import LENGTHS
 
 
 @pytest.fixture
@@ -57,12 +58,12 @@ def test_the_next_service_need_not_take_them(place: Place, monkeypatch: pytest.M
         again, known = asked(place, monkeypatch, query)
         assert known and all(known)
         assert again == first
-    assert len(list((place.cache / FOLDER).iterdir())) == 5 + 4  # attn_out's encoder does not read the stream
+    assert len(list((place.cache / LENGTHS).iterdir())) == 5 + 4  # attn_out's encoder does not read the stream
 
 
 def test_other_files_and_damage_are_seen(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = asked(place, monkeypatch)
-    files = sorted((place.cache / FOLDER).iterdir())
+    files = sorted((place.cache / LENGTHS).iterdir())
     for file, end in zip(files, (b"", b"x" * 40, None), strict=False):
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2] if end is None else whole[:-40] + end)
@@ -77,12 +78,34 @@ def test_other_files_and_damage_are_seen(place: Place, monkeypatch: pytest.Monke
         assert asked(place, monkeypatch)[1].count(False) == 1
 
 
+def test_they_are_counted_and_go_when_their_files_do(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked(place, monkeypatch)
+    folder = place.cache / LENGTHS
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    usage = disk_usage(place.cache)
+    assert usage.lengths == sum(sizes.values()) > 0 and usage.total >= usage.lengths + usage.products
+    assert gc(place.cache).temporaries == 0 and {file.name for file in folder.iterdir()} == set(sizes)
+    saes = sorted((place.model / "saes").glob("*/sae_weights.safetensors"))
+    os.utime(saes[0], (1e9, 1e9))
+    saes[1].unlink()
+    stray = folder / "0.safetensors"
+    stray.write_bytes(b"no header")
+    (folder / "elsewhere").symlink_to(saes[2])
+    would = gc(place.cache, dry_run=True)
+    assert would.temporaries == 3 and stray.exists()
+    assert gc(place.cache).temporaries == 3 and not stray.exists() and (folder / "elsewhere").is_symlink()
+    (folder / "elsewhere").unlink()
+    left = {file.name for file in folder.iterdir()}
+    assert left < set(sizes) and len(left) == len(sizes) - 2
+    assert would.temporary_bytes == sum(sizes[name] for name in set(sizes) - left) + 9
+
+
 def test_a_cache_that_cannot_be_written_costs_time_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = asked(place, monkeypatch)
-    for file in (place.cache / FOLDER).iterdir():
+    for file in (place.cache / LENGTHS).iterdir():
         file.unlink()
-    (place.cache / FOLDER).rmdir()
-    (place.cache / FOLDER).write_bytes(b"")
+    (place.cache / LENGTHS).rmdir()
+    (place.cache / LENGTHS).write_bytes(b"")
     again, known = asked(place, monkeypatch)
     assert again == first and not any(known)
     assert np.isfinite([hit["score"] for hit in again["hits"]]).all()

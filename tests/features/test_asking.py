@@ -111,6 +111,8 @@ def test_a_side_typed_behind_the_bars_own_counts(text: str, side: str) -> None:
     asked = parse(text)
     assert (asked.side, [w.text for w in asked.words]) == (side, ["London"])
     assert [w.text for w in parse('w:"r:London"').words] == ["r:London"]
+    assert asked.text.replace(" ", "") == f"{side[0]}:London", "one side is shown"
+    assert parse(asked.text) == asked and parse('w:"w:w:x" ').text == 'w:"w:w:x"'
 
 
 PIECES = (

@@ -67,7 +67,11 @@ def du(as_json: bool) -> None:
     rows += [[f"model {k}", human(v)] for k, v in usage.by_model.items()]
     rows += [[f"SAE {k}", human(v)] for k, v in usage.by_sae.items()]
     rows += [[f"analysis {k}", human(v)] for k, v in usage.by_analysis.items()]
-    rows += [["temporary", human(usage.temporaries)], ["free on the disk", human(usage.free)]]
+    rows += [
+        ["row lengths", human(usage.lengths)],
+        ["temporary", human(usage.temporaries)],
+        ["free on the disk", human(usage.free)],
+    ]
     print_table(["WHAT", "size"], rows, right={1})
 
 

@@ -7,6 +7,7 @@ are (:mod:`wbtui.store.fingerprints`): absent, damaged, or of files that are oth
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import threading
@@ -19,12 +20,11 @@ import numpy as np
 from wbtui.analysis.scores import Lengths
 from wbtui.catalog.saes import SaeInfo
 from wbtui.errors import WbtuiError
-from wbtui.store import io
+from wbtui.store import io, places
 from wbtui.store.columns import read_verified, write_columns
 from wbtui.store.fingerprints import SETTLED_NS
 from wbtui.store.keys import digest
 
-FOLDER = "lengths"
 METHOD = 1
 """Rises when the numbers change."""
 
@@ -35,10 +35,8 @@ def place(cache: Path, sae: SaeInfo, side: str, centre: bool, model: Any) -> Pat
     Args:
         side: ``writes`` or ``reads``. centre: of rows without their mean. model: what tells its weights from others.
     """
-    files = sorted(os.path.realpath(path) for path in sae.files)
-    stamps = [[path, (stat := os.stat(path)).st_size, stat.st_mtime_ns, stat.st_ino] for path in files]
-    key = digest([METHOD, stamps, sae.places, sae.conventions, sae.site, sae.layer, side, centre, model])
-    return cache / FOLDER / f"{key[:32]}.safetensors"
+    key = digest([METHOD, io.stamps(sae.files), sae.places, sae.conventions, sae.site, sae.layer, side, centre, model])
+    return cache / places.LENGTHS / f"{key[:32]}.safetensors"
 
 
 def remembered(path: Path, n: int) -> Lengths | None:
@@ -74,4 +72,5 @@ def _write(some: dict[Path, tuple[Lengths, SaeInfo]]) -> None:
                 continue  # a second change within one tick of its clock would go unseen
             io.make_folders(path.parent)
             arrays = {"norms": lengths.norms, "usable": lengths.usable}
-            write_columns(path, arrays, {"trace": repr(lengths.trace), "trace2": repr(lengths.trace2)})
+            facts = {"trace": repr(lengths.trace), "trace2": repr(lengths.trace2)}
+            write_columns(path, arrays, facts | {places.LENGTHS_OF: json.dumps(io.stamps(sae.files))})

@@ -28,7 +28,8 @@ EXAMPLES = (
     'w:London, w:" London", w:{London,Paris}, w:{" he"}-{" she"}, r:London, dir:v.npy@L3.resid_post, like:demo@L3#7'
 )
 MAX_WORDS = 200
-_START = re.compile(r"\s*(?:[wr]\s*:\s*(?=[wr]\s*:))?(?:(w|r)\s*:\s*)?(?:(dir|like)\s*:)?", re.IGNORECASE)
+_DOUBLED = re.compile(r"\s*(?:[wr]\s*:\s*(?=[wr]\s*:))?", re.IGNORECASE)
+_START = re.compile(_DOUBLED.pattern + r"(?:(w|r)\s*:\s*)?(?:(dir|like)\s*:)?", re.IGNORECASE)
 """Of ``w:r:London`` the last side counts: the bar begins with ``w:``, and one types what the manual says."""
 
 
@@ -74,11 +75,12 @@ def is_asked(text: str) -> bool:
 
 
 def parse(text: str) -> Asked:
-    """Read a query.
+    """Read a query. Its ``text`` is what was typed without a side that does not count.
 
     Raises:
         UsageError: not one, or malformed; says where.
     """
+    text = _DOUBLED.sub("", text, count=1).rstrip()
     match = _START.match(text)
     if match is None or not (match[1] or match[2]):
         raise UsageError(f"query {text[:80]!r}", f"one of {EXAMPLES}", "begin with w:, r:, dir: or like:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import stat as _stat
 import time
@@ -11,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wbtui.errors import StoreError, UsageError
+from wbtui.errors import StoreError, UsageError, WbtuiError
 from wbtui.store import io, manifest, places
 from wbtui.store.places import safe_product_path
 from wbtui.store.refusals import reported
 from wbtui.store.verify import Problem, verify
+from wbtui.tensorfile import read_header
 
 __all__ = [
     "DiskUsage",
@@ -75,6 +77,8 @@ class DiskUsage:
     by_analysis: dict[str, int]
     temporaries: int
     fingerprints: int
+    lengths: int
+    """Row lengths that questions took."""
     free: int
 
     def to_json(self) -> dict[str, Any]:
@@ -148,9 +152,10 @@ def disk_usage(cache: Path) -> DiskUsage:
         products = sum(by_model.values())
         temporaries = sum(_tree(path)[0] for path in _temporaries(cache))
         fingerprints = _tree(cache / places.FINGERPRINTS)[0]
+        lengths = _tree(cache / places.LENGTHS)[0]
         free = shutil.disk_usage(next(p for p in (cache, *cache.absolute().parents) if p.exists())).free
         total = _tree(cache)[0]
-    return DiskUsage(total, products, by_model, by_sae, by_analysis, temporaries, fingerprints, free)
+    return DiskUsage(total, products, by_model, by_sae, by_analysis, temporaries, fingerprints, lengths, free)
 
 
 def pin(cache: Path, relative: str, pinned: bool = True) -> None:
@@ -187,8 +192,9 @@ def remove(cache: Path, relative: str) -> int:
 def gc(cache: Path, max_bytes: int | None = None, *, dry_run: bool = False, now: float | None = None) -> GcReport:
     """Collect what is left over and, if ``max_bytes`` is given, the products used longest ago.
 
-    Left over are temporary files of dead processes or older than an hour, marks of dead readers, and shards of complete
-    products. Never evicted: what is pinned, open, made by a newer wbtui, or partial and written to in the last hour.
+    Left over are temporary files of dead processes or older than an hour, marks of dead readers, shards of complete
+    products, and row lengths of files that are gone or others now.
+    Never evicted: what is pinned, open, made by a newer wbtui, or partial and written to in the last hour.
 
     Args:
         cache: the cache folder.
@@ -304,6 +310,15 @@ def _folders_in(folder: Path) -> list[str]:
     return [name for name in io.names_in(folder) if not io.is_temporary(name)]
 
 
+def _files_in(folder: Path) -> list[str]:
+    """Names of real files that are not temporary, in a real folder."""
+    info = io.stat(folder)
+    if info is None or not _stat.S_ISDIR(info.st_mode):
+        return []
+    found = ((name, io.stat(folder / name)) for name in io.names_in(folder) if not io.is_temporary(name))
+    return [name for name, each in found if each is not None and _stat.S_ISREG(each.st_mode)]
+
+
 def _tree(path: Path) -> tuple[int, float]:
     """(bytes of all files, time of the newest file) below a path; links count as nothing and are not followed."""
     info = io.stat(path)
@@ -321,7 +336,7 @@ def _tree(path: Path) -> tuple[int, float]:
 def _temporaries(cache: Path) -> list[Path]:
     """Every temporary file and folder of the store's own making, at the depths where it makes them."""
     products = cache / places.PRODUCTS
-    folders = [cache / places.FINGERPRINTS]
+    folders = [cache / places.FINGERPRINTS, cache / places.LENGTHS]
     for model in _folders_in(products):
         for sae in _folders_in(products / model):
             folders.append(products / model / sae)
@@ -333,12 +348,28 @@ def _temporaries(cache: Path) -> list[Path]:
 
 def _left_over(cache: Path, now: float) -> list[Path]:
     out = [path for path in _temporaries(cache) if io.is_stale(path, now)]
+    out.extend(_ownerless_lengths(cache))
     for _, folder in product_folders(cache):
         out.extend(places.open_marks(folder, now)[1])
         shards = folder / places.SHARDS
         if io.stat(shards) is not None and _is_complete(folder):
             out = [path for path in out if shards not in path.parents]  # they go with their folder
             out.append(shards)
+    return out
+
+
+def _ownerless_lengths(cache: Path) -> list[Path]:
+    """Row lengths of files that are gone or others now: nobody will ask for them by this name again."""
+    out = []
+    folder = cache / places.LENGTHS
+    for name in _files_in(folder):
+        try:
+            kept = json.loads(read_header(folder / name).metadata[places.LENGTHS_OF])
+            if io.stamps(path for path, *_ in kept) == kept:
+                continue
+        except (WbtuiError, OSError, KeyError, ValueError, TypeError):
+            pass  # damaged, or of a file that is not there
+        out.append(folder / name)
     return out
 
 

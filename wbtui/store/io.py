@@ -17,7 +17,7 @@ import re
 import socket
 import stat as _stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -211,6 +211,16 @@ def host_tag() -> str:
 def own_name(path: Path, kind: str = "tmp") -> Path:
     """A name beside ``path`` that no other process, host or call uses."""
     return path.with_name(f".{kind}-{host_tag()}-{os.getpid()}-{next(_serial):x}{os.urandom(4).hex()}-{path.name}")
+
+
+def stamps(paths: Iterable[str | Path]) -> list[list[str | int]]:
+    """What tells files as they stand from what may lie there later: real path, bytes, time of change, inode; by path.
+
+    Raises:
+        OSError: one is not there.
+    """
+    files = sorted(os.path.realpath(path) for path in paths)
+    return [[path, (found := os.stat(path)).st_size, found.st_mtime_ns, found.st_ino] for path in files]
 
 
 def is_temporary(name: str) -> bool:

@@ -14,6 +14,10 @@ from wbtui.store import io
 
 PRODUCTS = "products"
 FINGERPRINTS = "fingerprints"
+LENGTHS = "lengths"
+"""Row lengths of dictionaries, a small file for each that was asked about."""
+LENGTHS_OF = "files"
+"""What such a file names the files it is about by, as :func:`wbtui.store.io.stamps` had them."""
 MANIFEST = "manifest.json"
 COLUMNS = "columns.safetensors"
 SHARDS = "shards"

@@ -403,12 +403,12 @@ class AnswerScreen(AnswerKeep, WbScreen):
             self.draw()
             return
         self._close_bar()
-        self.main.last_question = event.value.strip()
+        self.main.last_question = asked.text
         if self.edges:
             self.app.pop_screen()
-            self.main.push_find(event.value.strip(), all_layers=False)
+            self.main.push_find(asked.text, all_layers=False)
             return
-        self.query_text = event.value.strip()
+        self.query_text = asked.text
         self.ask()
 
     def action_glossary(self) -> None:

@@ -42,11 +42,11 @@ class MainAsk:
         me.close_bar()
         if me.opened is None:
             return
-        self.last_question = text.strip()
+        self.last_question = asked.text
         if jump and asked.kind == "vector":
             self._direction(asked)
         else:
-            self.push_find(text.strip(), all_layers=False)
+            self.push_find(asked.text, all_layers=False)
 
     def push_find(self, text: str, *, all_layers: bool) -> None:
         """Open the page of a find query."""
