@@ -28,7 +28,7 @@ EXAMPLES = (
     'w:London, w:" London", w:{London,Paris}, w:{" he"}-{" she"}, r:London, dir:v.npy@L3.resid_post, like:demo@L3#7'
 )
 MAX_WORDS = 200
-_DOUBLED = re.compile(r"\s*(?:[wr]\s*:\s*(?=[wr]\s*:))?", re.IGNORECASE)
+_DOUBLED = re.compile(r"\s*(?:[wr]\s*:\s*(?=[wr]\s*:))*", re.IGNORECASE)
 _START = re.compile(_DOUBLED.pattern + r"(?:(w|r)\s*:\s*)?(?:(dir|like)\s*:)?", re.IGNORECASE)
 """Of ``w:r:London`` the last side counts: the bar begins with ``w:``, and one types what the manual says."""
 
