@@ -425,3 +425,22 @@ def test_what_is_out_of_the_ordinary_is_left_to_the_app(
     view = replace(st.start(str(ready.model), sae, 3), page="card") if why == "another page" else None
     run.show_before(first.First(), early, view, ((), ()))
     assert not taken
+
+
+def test_keys_that_have_waited_for_the_rows_come_when_they_are_let_in() -> None:
+    """However long that took: whoever waits for a key's answer goes by its time."""
+    from textual import events
+    from textual._time import get_time
+
+    from wbtui.tui.first import First
+
+    first, sent = First(), list[Any]()
+    first.keep_back()
+    keys = [events.Key(name, name) for name in "ab"]
+    for key in keys:
+        key.time -= 1000.0
+        assert first.keeps(sent.append, key)
+    now = get_time()
+    first.let_in()
+    assert sent == keys and all(key.time >= now for key in keys)
+    assert not first.keeps(sent.append, keys[0])

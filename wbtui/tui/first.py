@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,7 @@ class First:
         with self._lock:
             self._kept_back = False
             for send, message in self._keys:
+                message.time = time.monotonic()  # for what waits for a key's answer, and not for long, it comes now
                 send(message)
             self._keys.clear()
 
