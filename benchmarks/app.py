@@ -129,6 +129,20 @@ def build(root: Path, n: int) -> tuple[str, Path]:
     return f"demo@{folder}", cache
 
 
+def take(fd: int, within: float) -> bytes:
+    """What a program writes to its pseudo-terminal within so many seconds, at most one read; queries for synchronised
+    output are answered."""
+    if not select.select([fd], [], [], within)[0]:
+        return b""
+    try:
+        data = os.read(fd, 1 << 20)
+    except OSError:
+        return b""
+    if b"\x1b[?2026$p" in data:
+        os.write(fd, b"\x1b[?2026;2$y")
+    return data
+
+
 class Terminal:
     """The app in a child process behind a pseudo-terminal."""
 
@@ -153,16 +167,8 @@ class Terminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read(self, within: float) -> bytes:
-        """What comes within so many seconds, at most one read; queries for synchronised output are answered."""
-        ready, _, _ = select.select([self.fd], [], [], within)
-        if not ready:
-            return b""
-        try:
-            data = os.read(self.fd, 1 << 20)
-        except OSError:
-            return b""
-        if b"\x1b[?2026$p" in data:
-            os.write(self.fd, b"\x1b[?2026;2$y")
+        """As :func:`take`; what comes is kept."""
+        data = take(self.fd, within)
         self.output += data
         return data
 

@@ -41,8 +41,8 @@ def test_a_compiled_tile_is_the_interpreters(monkeypatch: pytest.MonkeyPatch) ->
     """Where this torch compiles nothing the same source runs as it stands, to the same digits."""
     q, k, zero = random(150, 8, seed=1), random(1600, 8, seed=2), torch.zeros(1600)
     both = []
-    for function in (piece._PLAIN, piece._plain):
-        monkeypatch.setattr(piece, "_PLAIN", function)
+    for function in (piece.plain_piece, piece.plain_piece.__wrapped__):
+        monkeypatch.setattr(attention_tile, "plain_piece", function)
         columns = ColumnSums(1600, CPU)
         found = query_pass(q, zero[:150], k, zero, Softmax(None, False), TileBuffer(), columns=columns, partners=False)
         both.append([*found.values(), columns.abs, columns.received, columns.max])

@@ -8,13 +8,13 @@ import fcntl
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import sys
 import termios
 from pathlib import Path
 
+from benchmarks.app import take
 from tests.hostile.made import Hostile
 from tests.hostile.texts import NAME, TOKENS, harm
 
@@ -70,14 +70,7 @@ class Terminal:
 
     def read(self, within: float) -> bool:
         """Whether something came within so many seconds."""
-        if not select.select([self.fd], [], [], within)[0]:
-            return False
-        try:
-            data = os.read(self.fd, 1 << 16)
-        except OSError:
-            return False
-        if b"\x1b[?2026$p" in data:
-            os.write(self.fd, b"\x1b[?2026;2$y")
+        data = take(self.fd, within)
         self.output += data
         return bool(data)
 

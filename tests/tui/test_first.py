@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import pty
-import select
 import signal
 import struct
 import sys
@@ -21,6 +20,7 @@ from rich.color import ColorSystem
 from rich.console import Console
 from textual.strip import Strip
 
+from benchmarks.app import take
 from benchmarks.picture import Picture
 from tests.service.conftest import wait_until
 from tests.tui.place import Place, until
@@ -247,14 +247,7 @@ class Session:
 
     def read(self, wait: float = 0.05) -> bool:
         """Take in what is there."""
-        if not select.select([self.ours], [], [], wait)[0]:
-            return False
-        try:
-            data = os.read(self.ours, 1 << 16)
-        except OSError:
-            return False
-        if b"\x1b[?2026$p" in data:
-            os.write(self.ours, b"\x1b[?2026;2$y")
+        data = take(self.ours, wait)
         self.output += data
         return bool(data)
 

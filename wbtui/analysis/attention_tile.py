@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wbtui.analysis.piece import plain_piece
-from wbtui.analysis.power import DEEPEST, UNIT, power
+from wbtui.analysis.power import BY_E, DEEPEST, UNIT, power
 from wbtui.analysis.streaming import CHUNK_DEVICE, TileBuffer, padded, slices
 
 GROUP = 128
@@ -170,7 +170,7 @@ class Tile:
             rest = [x[self._whole :] for x in self._scratch[mine]] if self._whole < self.rows else []
             whole = self._scratch_groups[mine] if self._whole else []
             groups = (self._column_tops[mine], whole, self._group_sums[mine], rest, self._rest_sums[mine])
-        plain_piece(rows, *(x[mine] for x in each), *groups)
+        plain_piece(BY_E, rows, *(x[mine] for x in each), *groups)
 
     def _tops(self, j: int, scores: Tensor) -> None:
         torch.amax(scores, dim=1, out=self._top_rows[j])

@@ -22,6 +22,7 @@ HEIGHT, WIDE = 64, 256
 """What a tile's height and width are multiples of; and rows gone through together: half a megabyte at 2,048 columns."""
 
 
+@compiled
 def _peaks(tile: Tensor, of_rows: Tensor, of_columns: Tensor, near: int, group: int) -> None:
     wide = tile.size(1) // of_rows.size(1)
     for r in range(0, tile.size(0), near):
@@ -29,9 +30,6 @@ def _peaks(tile: Tensor, of_rows: Tensor, of_columns: Tensor, near: int, group: 
         n = part.size(0)
         torch.amax(part.view(n // group, group, -1), [1], False, out=of_columns[r // group : (r + n) // group])
         torch.amax(part.view(n, -1, wide), [2], False, out=of_rows[r : r + n])
-
-
-_PEAKS = compiled(_peaks)
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ class Peaks:
         rows = buffer.get("peaks of rows", h, w // WIDE_GROUP)
         columns = buffer.get("peaks of columns", h // GROUP, w)
         near = HEIGHT if tile.device.type == "cpu" else h
-        with torch.jit.optimized_execution(False):
-            _PEAKS(tile, rows, columns, near, GROUP)
+        _peaks(tile, rows, columns, near, GROUP)
         return Peaks(tile, rows, columns)
 
     def rows_into(self, best: Tensor, ids: Tensor, first: int) -> None:
